@@ -1,0 +1,33 @@
+# Two commands, nothing before them: make demo, make test.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test check generate clean
+
+demo: .venv/ready
+	@exec $(BIN)/python -m sim $(ARGS)
+
+test: .venv/ready
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.generate --check
+
+# The code made from the .proto, and the reference made from the configuration.
+generate: .venv/ready
+	$(BIN)/python -m scripts.generate
+
+# Made anew when the lock file changes; torch's CPU build where pip finds one.
+.venv/ready: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock 2>&1 | grep -v "is ignored: it is neither" >&2; \
+		test $${PIPESTATUS[0]} -eq 0
+	touch $@
+
+clean:
+	rm -rf .venv outputs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""A simulated multi-site Aerospike cluster that speaks the real wire protocol: `python -m sim.cluster`."""

@@ -1,0 +1,87 @@
+"""What several rooms of the tests share: the cluster under test."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aerospike
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterUnderTest:
+    """A cluster that tests may write to: a simulated one, or the real one that GEOTRAIN_TEST_AEROSPIKE names."""
+
+    hosts: list[str]
+    """`host:port` of each node of a simulated cluster, or of one seed of a real one."""
+    namespace: str
+    rack_ids: list[int]
+    """The racks that the nodes stand on, ascending; empty where the edition knows none."""
+    strong_consistency: bool
+
+    def connect(self, **config: Any) -> Any:
+        """An official client; `config` is merged into its configuration."""
+        seeds = [(host, int(port)) for host, _, port in (address.rpartition(":") for address in self.hosts)]
+        return aerospike.client({"hosts": seeds, "validate_keys": True, **config}).connect()
+
+
+@contextlib.contextmanager
+def simulated_cluster(
+    run_dir: Path, *overrides: str, sites: Sequence[str] = ("ewr", "jfk", "lga")
+) -> Iterator[list[str]]:
+    """A simulated cluster in its own process, on any free ports. Yields its addresses, in the order of its nodes."""
+    ports = [f"nodes.{site}.port=0" for site in sites]
+    command = [sys.executable, "-m", "sim.cluster", *ports, f"hydra.run.dir={run_dir}", *overrides]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        try:
+            for line in process.stdout:
+                said += line
+                if "ready" in line:
+                    break
+            else:
+                raise RuntimeError(f"the simulated cluster did not start:\n{said}")
+            yield re.findall(r"=(\S+:\d+)", line)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+    """A real cluster where GEOTRAIN_TEST_AEROSPIKE names one, else a simulated one of three sites."""
+    address = os.environ.get("GEOTRAIN_TEST_AEROSPIKE")
+    with contextlib.ExitStack() as stack:
+        run_dir = tmp_path_factory.mktemp("simulated_cluster")
+        hosts = [address] if address else stack.enter_context(simulated_cluster(run_dir))
+        yield _describe(hosts)
+
+
+def _describe(hosts: list[str]) -> ClusterUnderTest:
+    client = ClusterUnderTest(hosts=hosts, namespace="", rack_ids=[], strong_consistency=False).connect()
+    try:
+        namespaces = _ask(client, "namespaces").split(";")
+        namespace = "geotrain" if "geotrain" in namespaces else namespaces[0]
+        racks = re.findall(r"rack_(\d+)=", _ask(client, "racks:"))
+        return ClusterUnderTest(
+            hosts=hosts,
+            namespace=namespace,
+            rack_ids=sorted(map(int, racks)),
+            strong_consistency="strong-consistency=true" in _ask(client, f"namespace/{namespace}"),
+        )
+    finally:
+        client.close()
+
+
+def _ask(client: Any, name: str) -> str:
+    """One node's answer to an info request."""
+    answer: str = client.info_random_node(name)
+    return answer.partition("\t")[2].strip()

@@ -1,0 +1,29 @@
+from typing import Any
+
+import pytest
+
+from sim.cluster.config import ClusterConfig, NodeConfig
+
+SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig(rack=3)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"nodes": {}}, "nodes must name at least one node"),
+        ({"edition": "communty"}, "edition must be one of enterprise, community"),
+        ({"edition": "community"}, "strong_consistency is not offered by the community edition"),
+        ({"replication_factor": 4}, "replication_factor must be 1 to 3"),
+        ({"replication_factor": 0}, "replication_factor must be 1 to 3"),
+        ({"max_record_bytes": 0}, "max_record_bytes must be positive"),
+    ],
+)
+def test_a_wrong_field_of_a_cluster_is_refused_by_its_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ClusterConfig(**({"nodes": SITES} | fields))
+
+
+@pytest.mark.parametrize(("fields", "named"), [({"port": 70_000}, "port must be"), ({"rack": -1}, "rack must not be")])
+def test_a_wrong_field_of_a_node_is_refused_by_its_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        NodeConfig(**fields)
