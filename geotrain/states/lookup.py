@@ -1,0 +1,119 @@
+"""Looks model states up in the view, whole or not at all. Knows nothing of how they were made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from threading import Lock
+from types import MappingProxyType
+from weakref import WeakValueDictionary
+
+import torch
+
+from geotrain.errors import ViewError
+from geotrain.states.manifest import (
+    ALIASES,
+    MANIFESTS,
+    TENSORS,
+    Manifest,
+    TensorEntry,
+    UnknownState,
+    check_names,
+    head_key,
+    reference,
+)
+from geotrain.states.tensors import from_parts
+from geotrain.view.connect import View
+from geotrain.view.scan import scan
+
+PARTS_PER_BATCH = 32  # of half a MiB at most
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A model state, whole. Its tensors are shared between states: copy one before changing it.
+
+    bytes_read: what was fetched from the view for it this time.
+    """
+
+    manifest: Manifest
+    tensors: Mapping[str, torch.Tensor]
+    bytes_read: int
+
+
+class ModelLookup:
+    """The states of one scope, by alias or version. Threads may share it: they see a version or the next, whole."""
+
+    def __init__(self, view: View, model: str, scope: str = "global", alias: str = "production") -> None:
+        check_names(model, scope, alias)
+        self._view = view
+        self._model = model
+        self._scope = scope
+        self._alias = alias
+        self._held: WeakValueDictionary[TensorEntry, torch.Tensor] = WeakValueDictionary()
+        self._current: State | None = None
+        self._lock = Lock()
+
+    def latest(self) -> State:
+        """Returns the state that the alias points to now: one small read where it has not moved since the last call.
+
+        Raises UnknownState where there is none.
+        """
+        current, version = self._current, self._version()
+        if current is not None and current.manifest.version == version:
+            return current
+        with self._lock:
+            version = self._version()  # again: while this thread waited, another may have gone further
+            if self._current is not None and self._current.manifest.version == version:
+                return self._current
+            state = self.at(version)
+            self._current = replace(state, bytes_read=0)
+            return state
+
+    def at(self, version: int) -> State:
+        """Returns one version. Raises UnknownState where there is none."""
+        key = reference(self._model, self._scope, version)
+        record = self._view.get(MANIFESTS, key)
+        if record is None:
+            raise UnknownState(f"there is no model state {key}", self._known())
+        data = record.bins["manifest"]
+        manifest = Manifest.from_bytes(data)
+        entries = set(manifest.tensors.values())
+        tensors = {entry: held for entry in entries if (held := self._held.get(entry)) is not None}
+        missing = entries - tensors.keys()
+        parts = self._fetch({part for entry in missing for part in entry.parts})
+        tensors |= {entry: from_parts(entry, parts) for entry in missing}
+        self._held.update(tensors)
+        named = {name: tensors[entry] for name, entry in manifest.tensors.items()}
+        return State(manifest, MappingProxyType(named), len(data) + sum(map(len, parts.values())))
+
+    def _version(self) -> int:
+        head = self._view.get(ALIASES, head_key(self._model, self._scope))
+        if head is None:
+            raise UnknownState(f"model {self._model} has no state in scope {self._scope}", self._known())
+        aliases = head.bins["aliases"]
+        if self._alias not in aliases:
+            raise UnknownState(
+                f"{self._model}/{self._scope} has no alias {self._alias}", f"use one of: {', '.join(sorted(aliases))}"
+            )
+        return int(aliases[self._alias])
+
+    def _fetch(self, parts: Iterable[str]) -> dict[str, bytes]:
+        listed = list(parts)
+        fetched = {}
+        for at in range(0, len(listed), PARTS_PER_BATCH):
+            batch = listed[at : at + PARTS_PER_BATCH]
+            for part, record in zip(batch, self._view.get_many(TENSORS, batch), strict=True):
+                data = bytes(record.bins["data"]) if record else b""
+                if sha256(data).hexdigest() != part:
+                    raise ViewError(
+                        f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
+                        "delete that record where it exists, then publish the state again",
+                    )
+                fetched[part] = data
+        return fetched
+
+    def _known(self) -> str:
+        """What there is instead, for whoever asked for something that there is not."""
+        rows = scan(self._view, ALIASES, {"model": "string", "scope": "string", "newest": "int64"}, None).table
+        states = sorted(reference(row["model"], row["scope"], row["newest"]) for row in rows.to_pylist())
+        return f"the newest of each scope: {', '.join(states)}" if states else "publish one first"

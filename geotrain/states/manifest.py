@@ -1,0 +1,97 @@
+"""What a model state is made of, and how it is named. Pure: knows no store, and no tensor library.
+
+A state is a manifest over tensors; a tensor is a list of parts, each a record named by the hash of its bytes. Equal
+parts are one record, whatever state they are in.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from geotrain.errors import ConfigError, ViewError
+
+FORMAT = 1
+
+# Sets of the view.
+TENSORS = "gt_tensors"
+MANIFESTS = "gt_manifests"
+ALIASES = "gt_aliases"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_SCOPE = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
+
+
+class UnknownState(ViewError):
+    """No such model, scope, alias or version in the view."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """A tensor of a state: its content, exactly. Equal entries are equal tensors.
+
+    dtype: as safetensors writes it (`F32`). parts: SHA-256, in hex, of each part of its little-endian bytes, in order.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A model state: what it is called, what it holds and where it comes from. Immutable once published.
+
+    lineage: the job, round, cut, sites and weights that made it. metadata: what a reader needs beside the tensors.
+    created_s: Unix epoch.
+    """
+
+    model: str
+    scope: str
+    version: int
+    tensors: Mapping[str, TensorEntry]
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    created_s: float
+
+    @property
+    def reference(self) -> str:
+        """`flights/site/ewr@3`"""
+        return reference(self.model, self.scope, self.version)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps({"format": FORMAT} | asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        fields = json.loads(data)
+        if (found := fields.pop("format")) != FORMAT:
+            raise ViewError(
+                f"a manifest has format {found}, this version of geotrain reads {FORMAT}", "upgrade geotrain here"
+            )
+        tensors = {
+            name: TensorEntry(entry["dtype"], tuple(entry["shape"]), tuple(entry["parts"]))
+            for name, entry in fields.pop("tensors").items()
+        }
+        return cls(tensors=tensors, **fields)
+
+
+def reference(model: str, scope: str, version: int) -> str:
+    return f"{model}/{scope}@{version}"
+
+
+def head_key(model: str, scope: str) -> str:
+    """Returns the key of the one record of a scope that moves: its newest version, and where its aliases point."""
+    return f"{model}/{scope}"
+
+
+def check_names(model: str, scope: str, alias: str) -> None:
+    """Raises ConfigError for a name that can't be part of a key."""
+    for field_name, name, pattern in (("model", model, _NAME), ("scope", scope, _SCOPE), ("alias", alias, _NAME)):
+        if not pattern.fullmatch(name):
+            raise ConfigError(
+                f"{field_name} {name!r} is not a name for model states",
+                "use up to 63 lower-case letters, digits, '_', '-' and '.', beginning with a letter or digit"
+                + ("; levels of a scope are separated by '/'" if pattern is _SCOPE else ""),
+            )

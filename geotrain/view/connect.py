@@ -1,0 +1,245 @@
+"""A verified connection to the view: records by key, in and out. Knows nothing of what the records mean."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import aerospike
+from aerospike import exception as aerospike_errors
+
+from geotrain.errors import ViewError
+from geotrain.view import verify
+from geotrain.view.config import ViewConfig
+from geotrain.view.retry import RETRYABLE, pauses
+
+Key = str | int
+AerospikeError = aerospike_errors.AerospikeError
+
+MAX_KEYS_PER_BATCH = 5000
+DEFAULT_RECORD_BYTES = 1024 * 1024
+
+CLIENT_ERROR = -1
+UNKNOWN_HERE = (4, 25)  # to the node, or to its edition
+NOT_FOUND = 2
+REASONS = {
+    -15: ("the cluster did not answer", "try again when it does"),
+    -10: ("no connection to the cluster", "try again when it can be reached"),
+    8: ("the cluster is out of space", "delete what is not needed, or add storage"),
+    9: ("no answer within the deadline", "look for an overloaded node, or raise view.deadline_s"),
+    11: ("its partition is unavailable", "bring back the missing nodes of the roster"),
+    13: ("the record is too big", "raise max-record-size of the namespace"),
+    20: ("the namespace does not exist", "correct view.namespace"),
+    22: ("the cluster forbids it now", "look for stop-writes, clock skew or a TTL without nsup-period on its nodes"),
+}
+
+
+class Conflict(ViewError):
+    """A compare-and-set that lost: the record is not in the generation that the writer saw."""
+
+
+class InDoubt(ViewError):
+    """A write that was sent and not answered: it may have been applied, or still be."""
+
+
+class Record(NamedTuple):
+    """The bins of a record, and its generation: how often it was written. Short, and wraps around."""
+
+    bins: dict[str, Any]
+    generation: int
+
+
+class View:
+    """One connection to the view. Threads may share it; processes may not.
+
+    consistency: `strong` or `eventual`, as the cluster says. num_racks: that have a node; 0 where the edition has none.
+    client: the official client, for the other modules of this package.
+    """
+
+    def __init__(self, client: Any, config: ViewConfig, facts: Mapping[str, verify.NodeFacts]) -> None:
+        self.client = client
+        self.config = config
+        self.consistency = verify.consistency(facts.values())
+        self.num_racks = len(verify.racks(facts.values()))
+        # Servers before 7.1 may say 0, and mean a block of storage.
+        limits = [int(node.namespace.get("max-record-size", 0)) for node in facts.values()]
+        self.max_record_bytes = min(limits) or DEFAULT_RECORD_BYTES
+        self._read_policies = {
+            "local": None,  # what the client was configured with
+            "linearizable": (
+                {"read_mode_sc": aerospike.POLICY_READ_MODE_SC_LINEARIZE}
+                if self.consistency == "strong"
+                else {"replica": aerospike.POLICY_REPLICA_MASTER}
+            ),
+        }
+
+    def __enter__(self) -> "View":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.client.close()
+
+    def key(self, set_name: str, key: Key) -> tuple[str, str, Key]:
+        """Returns the key as the client takes it."""
+        return self.config.namespace, set_name, key
+
+    def get(self, set_name: str, key: Key, *, reads: str | None = None) -> Record | None:
+        """Returns the record; None where there is none.
+
+        reads: `local` or `linearizable`, for this read; an eventual namespace answers `linearizable` from the master,
+        which is the most that it can do.
+        """
+        policy = self._read_policies[reads or self.config.reads]
+        try:
+            _, meta, bins = self.client.get(self.key(set_name, key), policy)
+        except aerospike_errors.RecordNotFound:
+            return None
+        except AerospikeError as error:
+            raise refusal(f"reading {set_name}/{key}", error.code, error.msg) from error
+        return Record(bins, meta["gen"])
+
+    def get_many(self, set_name: str, keys: Sequence[Key]) -> list[Record | None]:
+        """Returns the records in the order of the keys; None where there is none."""
+        rows = self._read_many(set_name, keys, None)
+        return [None if row is None else Record(row[2], row[1]["gen"]) for row in rows]
+
+    def exist(self, set_name: str, keys: Sequence[Key]) -> list[bool]:
+        """Returns for each key whether there is a record."""
+        return [row is not None for row in self._read_many(set_name, keys, [])]
+
+    def put(self, set_name: str, key: Key, bins: Mapping[str, Any], *, generation: int | None = None) -> None:
+        """Writes bins of a record, and leaves its others.
+
+        generation: None writes whatever is there, and tries again for `ride_through_s` (the same bins twice do no
+        harm); 0 only creates; else the generation that the record must have. Raises Conflict where it has not, InDoubt
+        where no answer came.
+        """
+        meta = None if not generation else {"gen": generation}
+        policy = None
+        if generation is not None:
+            policy = {"gen": aerospike.POLICY_GEN_EQ} if generation else {"exists": aerospike.POLICY_EXISTS_CREATE}
+        in_doubt = False
+        for pause_s in pauses(self.config.ride_through_s):
+            try:
+                self.client.put(self.key(set_name, key), bins, meta, policy)
+                return
+            except (aerospike_errors.RecordGenerationError, aerospike_errors.RecordExistsError) as error:
+                raise Conflict(f"{set_name}/{key} was written by someone else", "read it again, then decide") from error
+            except AerospikeError as error:
+                last = error
+                in_doubt |= bool(error.in_doubt)
+                if error.code not in RETRYABLE or (in_doubt and generation is not None):
+                    break
+            time.sleep(pause_s)
+        raise refusal(f"writing {set_name}/{key}", last.code, last.msg, in_doubt) from last
+
+    def _read_many(self, set_name: str, keys: Sequence[Key], bins: list[str] | None) -> list[tuple[Any, ...] | None]:
+        rows: dict[Key, Any] = {}
+        for pause_s in pauses(self.config.deadline_s):
+            left = [key for key in keys if key not in rows]
+            code = 0
+            for at in range(0, len(left), MAX_KEYS_PER_BATCH):
+                code = self._read_batch(set_name, left[at : at + MAX_KEYS_PER_BATCH], bins, rows) or code
+            if not code:
+                return [rows[key] for key in keys]
+            if code not in RETRYABLE:
+                break
+            time.sleep(pause_s)
+        raise refusal(f"reading {len(left)} records of {set_name}", code)
+
+    def _read_batch(self, set_name: str, keys: Sequence[Key], bins: list[str] | None, into: dict[Key, Any]) -> int:
+        """Reads into `into` what can be read now. Returns a code of what could not, 0 where nothing is left."""
+        policy = self._read_policies[self.config.reads]
+        try:
+            read = self.client.batch_read([self.key(set_name, key) for key in keys], bins, policy)
+        except AerospikeError as error:
+            return error.code or CLIENT_ERROR
+        code = 0
+        for key, row in zip(keys, read.batch_records, strict=True):
+            if row.result in (0, NOT_FOUND):
+                into[key] = row.record if row.result == 0 else None
+            else:
+                code = row.result
+        return code
+
+
+def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:
+    """Connects, and verifies what a site relies on (`verify`), within `connect_timeout_s`.
+
+    expected_racks: the racks of all sites of the job, where the caller knows them.
+    Raises ViewError with every reason and its remedy.
+    """
+    end_s = time.monotonic() + config.connect_timeout_s
+    client = _open(config)
+    try:
+        facts = _ask(client, config, end_s)
+        if found := verify.problems(facts, config, expected_racks):
+            raise ViewError(
+                f"the view at {_hosts(config)} can't be relied on: " + "; ".join(problem.what for problem in found),
+                "; ".join(problem.remedy for problem in found),
+            )
+        return View(client, config, facts)
+    except ViewError:
+        client.close()
+        raise
+
+
+def refusal(doing: str, code: int | None, message: str | None = None, in_doubt: bool = False) -> ViewError:
+    """Returns an error of the client in words that a user can act on."""
+    what, remedy = REASONS.get(code or 0, (message or "the cluster refused it", "see the log of the cluster's nodes"))
+    if in_doubt:
+        what += "; it may have been applied all the same"
+    return (InDoubt if in_doubt else ViewError)(f"{doing}: {what} (code {code})", remedy)
+
+
+def _ask(client: Any, config: ViewConfig, end_s: float) -> dict[str, verify.NodeFacts]:
+    answers: dict[str, dict[str, str]] = {}
+    for question in verify.questions(config.namespace):
+        left_ms = max(1, round((end_s - time.monotonic()) * 1000))
+        try:
+            replies = client.info_all(question, {"timeout": left_ms})
+        except AerospikeError as error:
+            if error.code in UNKNOWN_HERE:
+                continue
+            raise refusal(f"asking the nodes of {_hosts(config)} for {question}", error.code, error.msg) from error
+        for node, (_, reply) in replies.items():
+            answers.setdefault(node, {})[question] = reply.strip()
+    return {node: verify.node_facts(of_node, config.namespace) for node, of_node in answers.items()}
+
+
+def _open(config: ViewConfig) -> Any:
+    deadline_ms = round(config.deadline_s * 1000)
+    # A node that falls silent gets a third of the time, so that another copy can still answer.
+    patient = {"socket_timeout": deadline_ms // 3, "max_retries": 5, "sleep_between_retries": 50}
+    near = {"replica": aerospike.POLICY_REPLICA_PREFER_RACK}
+    read = patient | near | {"total_timeout": deadline_ms, "read_mode_sc": aerospike.POLICY_READ_MODE_SC_ALLOW_REPLICA}
+    write = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "max_retries": 0}
+    settings = {
+        "hosts": config.seeds(),
+        "validate_keys": True,
+        "rack_aware": True,  # does no harm where the edition knows no racks
+        "rack_ids": [config.rack],
+        "connect_timeout": max(1, round(config.connect_timeout_s * 1000 / len(config.hosts))),
+        "policies": {
+            "read": read,
+            "batch": read,
+            "query": patient | near | {"total_timeout": round(config.scan_deadline_s * 1000)},
+            "write": write,
+            "batch_parent_write": write,
+            # A row that is written is the whole record: bins that it lacks go.
+            "batch_write": {"exists": aerospike.POLICY_EXISTS_CREATE_OR_REPLACE},
+        },
+    }
+    try:
+        return aerospike.client(settings)
+    except AerospikeError as error:
+        raise ViewError(
+            f"no cluster answers at {_hosts(config)} within {config.connect_timeout_s:g} s ({error.msg})",
+            "start it, or set view.hosts to the address of one of its nodes",
+        ) from error
+
+
+def _hosts(config: ViewConfig) -> str:
+    return ", ".join(config.hosts)

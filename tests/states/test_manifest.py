@@ -1,0 +1,63 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from geotrain.errors import ConfigError, ViewError
+from geotrain.states.manifest import Manifest, TensorEntry, check_names
+
+MANIFEST = Manifest(
+    model="flights",
+    scope="site/ewr",
+    version=3,
+    tensors={"head.weight": TensorEntry("F32", (2, 3), ("ab" * 32,)), "step": TensorEntry("I64", (), ("cd" * 32,))},
+    lineage={"job": "flights-7", "round": 4, "weights": {"ewr": 0.5, "jfk": 0.5}},
+    metadata={"encoding": "{}"},
+    created_s=1.5,
+)
+
+
+def test_a_manifest_is_read_as_it_was_written():
+    assert Manifest.from_bytes(MANIFEST.to_bytes()) == MANIFEST
+
+
+def test_a_reference_names_model_scope_and_version():
+    assert MANIFEST.reference == "flights/site/ewr@3"
+
+
+def test_a_manifest_of_a_newer_format_is_refused_with_advice():
+    newer = json.dumps(json.loads(MANIFEST.to_bytes()) | {"format": 2, "new": "field"}).encode()
+    with pytest.raises(ViewError, match="format 2") as refused:
+        Manifest.from_bytes(newer)
+    assert "upgrade" in refused.value.remedy
+
+
+def test_tensors_are_the_same_only_with_type_shape_and_bytes():
+    entry = MANIFEST.tensors["head.weight"]
+    others = [replace(entry, dtype="I32"), replace(entry, shape=(3, 2)), replace(entry, parts=("ef" * 32,))]
+    assert len({entry, *others, replace(entry)}) == 4
+
+
+@pytest.mark.parametrize("scope", ["global", "site/ewr", "site/new-york_2.east"])
+def test_sane_names_are_taken(scope):
+    check_names("flights", scope, "production")
+
+
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("model", ("", "global", "production")),
+        ("model", ("Flights", "global", "production")),
+        ("model", ("flights/1", "global", "production")),
+        ("model", ("flights@1", "global", "production")),
+        ("model", ("f" * 64, "global", "production")),
+        ("scope", ("flights", "site/", "production")),
+        ("scope", ("flights", "site//ewr", "production")),
+        ("scope", ("flights", "site/ewr@3", "production")),
+        ("alias", ("flights", "global", "in production")),
+        ("alias", ("flights", "global", "production\n")),
+    ],
+)
+def test_names_that_can_not_be_part_of_a_key_are_refused_by_field(field, names):
+    with pytest.raises(ConfigError, match=f"^{field} "):
+        check_names(*names)
