@@ -1,0 +1,137 @@
+"""The rules that a task's fields keep among each other, each broken rule a ValueError that names the field. Pure."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geotrain.tasks.config import JoinStep, TaskConfig
+
+COLUMN_TYPES = ("int64", "float64", "string", "bool", "timestamp")
+JOIN_KINDS = ("equi", "latest", "window")
+AGGREGATES = ("mean", "sum", "count")
+TRANSFORMS = ("none", "signed_log")
+NUMBERS = ("int64", "float64", "bool")
+# The types that each kind of feature can be made of.
+FEATURE_KINDS = {"numeric": NUMBERS, "categorical": ("int64", "string", "bool")}
+
+
+def check(task: "TaskConfig") -> None:
+    """Raise a ValueError that names the first field that is not as it must be."""
+    _check_sources(task)
+    own = task.local[task.rows.dataset].columns
+    _check_column("task.rows.time", task.rows.time, own, ("timestamp",))
+    _check_column("task.label.column", task.label.column, own, NUMBERS)
+    try:
+        datetime.fromisoformat(task.split.test_from)
+    except ValueError as error:
+        raise ValueError(f"task.split.test_from: {error}") from error
+    _check_features(task, _joined_types(task))
+    _check_budget(task)
+
+
+def _check_sources(task: "TaskConfig") -> None:
+    for name, dataset in task.local.items():
+        if PurePath(dataset.path).is_absolute() or ".." in PurePath(dataset.path).parts:
+            raise ValueError(f"task.local.{name}.path: {dataset.path!r} leaves the site's data folder")
+        _check_types(f"task.local.{name}.columns", dataset.columns)
+    for name, view_set in task.view.items():
+        _check_types(f"task.view.{name}.columns", view_set.columns)
+        if name in task.local:
+            raise ValueError(f"task.view.{name}: is also the name of a local dataset")
+    _check_choice("task.rows.dataset", task.rows.dataset, task.local)
+
+
+def _joined_types(task: "TaskConfig") -> dict[str, str]:
+    """Check the join step by step, and return the joined rows' columns with their types."""
+    types = dict(task.local[task.rows.dataset].columns)
+    sources = {name: dataset.columns for name, dataset in task.local.items()}
+    sources |= {name: view_set.columns for name, view_set in task.view.items()}
+    for i, step in enumerate(task.join):
+        at = f"task.join[{i}]"
+        _check_choice(f"{at}.source", step.source, sources)
+        _check_step(at, step, types, sources[step.source])
+        for new in step.new_columns():
+            if new in types:
+                raise ValueError(f"{at}.columns: the rows have a column {new!r} already")
+            types[new] = _new_type(step, new, sources[step.source])
+    return types
+
+
+def _check_step(at: str, step: "JoinStep", rows: Mapping[str, str], source: Mapping[str, str]) -> None:
+    _check_choice(f"{at}.kind", step.kind, JOIN_KINDS)
+    if not step.new_columns():
+        raise ValueError(f"{at}.columns: the step adds no column")
+    for column in step.columns.values():
+        _check_column(f"{at}.columns", column, source, NUMBERS if step.kind == "window" else COLUMN_TYPES)
+    for ours, theirs in step.by.items():
+        _check_column(f"{at}.by", ours, rows, COLUMN_TYPES)
+        _check_column(f"{at}.by", theirs, source, (rows[ours],))
+    if step.kind == "equi" and not step.by:
+        raise ValueError(f"{at}.by: an equi step needs a key")
+    for name, value, kinds in (
+        ("time", step.time, ("latest", "window")),
+        ("within_s", step.within_s, ("latest", "window")),
+        ("aggregate", step.aggregate, ("window",)),
+    ):
+        if (value is not None) != (step.kind in kinds):
+            raise ValueError(f"{at}.{name}: for {' and '.join(kinds)} steps, all of them and no others")
+    if step.age_s is not None and step.kind != "latest":
+        raise ValueError(f"{at}.age_s: for latest steps only")
+    if step.time is not None:
+        _check_column(f"{at}.time", step.time, source, ("timestamp",))
+    if step.within_s is not None and step.within_s <= 0:
+        raise ValueError(f"{at}.within_s: must be more than 0 seconds, got {step.within_s}")
+    if step.aggregate is not None:
+        _check_choice(f"{at}.aggregate", step.aggregate, AGGREGATES)
+
+
+def _new_type(step: "JoinStep", new: str, source: Mapping[str, str]) -> str:
+    if new == step.age_s or step.aggregate in ("mean", "sum"):
+        return "float64"
+    return "int64" if step.aggregate == "count" else source[step.columns[new]]
+
+
+def _check_features(task: "TaskConfig", types: Mapping[str, str]) -> None:
+    if not task.features:
+        raise ValueError("task.features: there are none")
+    for name, feature in task.features.items():
+        _check_choice(f"task.features.{name}.kind", feature.kind, FEATURE_KINDS)
+        _check_choice(f"task.features.{name}.transform", feature.transform, TRANSFORMS)
+        _check_column(f"task.features.{name}", name, types, FEATURE_KINDS[feature.kind])
+        _check_at_least(f"task.features.{name}.min_count", feature.min_count, 1)
+        if name == task.label.column:
+            raise ValueError(f"task.features.{name}: is the label's column; the model would see what it has to predict")
+
+
+def _check_budget(task: "TaskConfig") -> None:
+    for name, config in (("training", task.training), ("localize", task.localize)):
+        _check_at_least(f"task.{name}.epochs", config.epochs, 1)
+        _check_at_least(f"task.{name}.batch_size", config.batch_size, 1)
+        if config.max_grad_norm <= 0:
+            raise ValueError(f"task.{name}.max_grad_norm: must be more than 0, got {config.max_grad_norm}")
+        if not config.parameters:
+            raise ValueError(f'task.{name}.parameters: there are none; ["*"] trains all')
+
+
+def _check_types(field: str, types: Mapping[str, str]) -> None:
+    for column, type_ in types.items():
+        _check_choice(f"{field}.{column}", type_, COLUMN_TYPES)
+
+
+def _check_column(field: str, column: str, types: Mapping[str, str], allowed: Collection[str]) -> None:
+    if column not in types:
+        raise ValueError(f"{field}: there is no column {column!r}, only {', '.join(sorted(types))}")
+    if types[column] not in allowed:
+        raise ValueError(f"{field}: {column!r} is {types[column]}, must be {' or '.join(allowed)}")
+
+
+def _check_choice(field: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field}: {value!r} is none of {', '.join(choices)}")
+
+
+def _check_at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{field}: must be at least {least}, got {value}")

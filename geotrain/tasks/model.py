@@ -1,0 +1,70 @@
+"""Builds the model that a task names, and offers one for tables. Knows no data and no training."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geotrain.errors import ConfigError
+from geotrain.tasks.config import TaskConfig
+from geotrain.tasks.features import Encoding
+from geotrain.tasks.targets import instantiate
+
+
+def build_model(task: TaskConfig, encoding: Encoding, allowed: Sequence[str]) -> nn.Module:
+    """Return the task's model with fresh parameters; torch's random generator decides which.
+
+    The model is an ordinary module. It is made with num_numeric and cardinalities besides its own arguments, and turns
+    the inputs that `geotrain.tasks.features.encode` describes into one output a row.
+    """
+    model = instantiate(
+        task.model,
+        allowed,
+        "task.model",
+        num_numeric=len(task.numeric()),
+        cardinalities=[encoding.cardinality(name) for name in task.categorical()],
+    )
+    if not isinstance(model, nn.Module):
+        target = task.model["_target_"]
+        raise ConfigError(f"task.model._target_: {target} makes no torch.nn.Module", "Name a module's class.")
+    return model
+
+
+class TabularNet(nn.Module):
+    """A perceptron over numbers, marks of what is missing, and embedded categories.
+
+    num_numeric: numeric features.
+    cardinalities: number of indices of each categorical feature.
+    width, depth: size and number of the hidden layers.
+    embedding: most dimensions that a category gets.
+    dropout: share of hidden units left out in training.
+    """
+
+    def __init__(
+        self,
+        num_numeric: int,
+        cardinalities: Sequence[int],
+        *,
+        width: int = 128,
+        depth: int = 2,
+        embedding: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        sizes = [min(embedding, (n + 1) // 2) for n in cardinalities]
+        self.embeddings = nn.ModuleList(nn.Embedding(n, size) for n, size in zip(cardinalities, sizes, strict=True))
+        size = 2 * num_numeric + sum(sizes)
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers += [nn.Linear(size, width), nn.ReLU(), nn.Dropout(dropout)]
+            size = width
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(size, 1)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the outputs (n,), for a classification as logits."""
+        categories = inputs["categorical"].unbind(1)
+        embedded = [layer(indices) for layer, indices in zip(self.embeddings, categories, strict=True)]
+        hidden = torch.cat([inputs["numeric"], inputs["missing"], *embedded], dim=1)
+        output: Tensor = self.head(self.body(hidden))
+        return output.squeeze(1)
