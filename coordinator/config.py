@@ -1,0 +1,121 @@
+"""The coordinator's configuration, and that of the jobs it runs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from geotrain.tasks.config import TaskConfig
+from geotrain.tasks.targets import DEFAULT_TARGETS
+from geotrain.view.config import ViewConfig
+
+
+@dataclass(slots=True, kw_only=True)
+class CoordinatorConfig:
+    """The coordinator daemon.
+
+    listen: address on which agents and launches are answered, `host:port`.
+    view: how the view is reached and read.
+    spool_dir: folder for updates on their way into the mean.
+    heartbeat_s: how often an agent must say that it is there, in seconds; after four silent ones it is gone.
+    max_update_bytes: largest update that is received, in bytes.
+    max_queued_jobs: jobs that may wait behind the running one; a further launch is refused.
+    sites: names of the sites that may join; with none named, any.
+    allowed_targets: importable names that a launch's task may use as `_target_`, as glob patterns.
+    """
+
+    listen: str = "127.0.0.1:50551"
+    view: ViewConfig = field(default_factory=ViewConfig)
+    spool_dir: str = "outputs/coordinator/spool"
+    heartbeat_s: float = 2.0
+    max_update_bytes: int = 4 << 30
+    max_queued_jobs: int = 16
+    sites: list[str] = field(default_factory=list)
+    allowed_targets: list[str] = field(default_factory=lambda: list(DEFAULT_TARGETS))
+
+    def __post_init__(self) -> None:
+        if self.heartbeat_s <= 0:
+            raise ValueError(f"heartbeat_s must be over 0, got {self.heartbeat_s}")
+        if self.max_update_bytes < 1:
+            raise ValueError(f"max_update_bytes must be at least 1, got {self.max_update_bytes}")
+        if self.max_queued_jobs < 0:
+            raise ValueError(f"max_queued_jobs must be at least 0, got {self.max_queued_jobs}")
+
+
+@dataclass(slots=True, kw_only=True)
+class StrategyConfig:
+    """How the sites' updates become the next model.
+
+    outer: a `torch.optim` optimizer as a `_target_` and its arguments; the weighted mean update is its gradient.
+    max_update_norm: largest L2 norm of a site's update that is believed; a larger one is refused.
+    """
+
+    outer: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.SGD", "lr": 1.0})
+    max_update_norm: float = 1e4
+
+    def __post_init__(self) -> None:
+        if not str(self.outer.get("_target_", "")).startswith("torch.optim."):
+            raise ValueError(f"strategy.outer._target_ must name a torch.optim optimizer, got {self.outer!r}")
+        if self.max_update_norm <= 0:
+            raise ValueError(f"strategy.max_update_norm must be over 0, got {self.max_update_norm}")
+
+
+@dataclass(slots=True, kw_only=True)
+class JobConfig:
+    """One training launch. Its states are published as `<task.name>/<scope>@<version>`.
+
+    sites: names of the sites that take part.
+    min_sites: a phase goes on without the others when this many sites have reported and its deadline has passed.
+    rounds: number of rounds.
+    gather_deadline_s: how long to wait for the sites to connect and to accept the task, in seconds.
+    phase_deadline_s: how long sites may take to scan, train or localize, in seconds each.
+    skew_margin_s: a cut ends this many seconds before now; at least the largest clock skew of the cluster.
+    seed: seed of the first model and of the order of rows.
+    task: what is learned from which columns.
+    strategy: how updates become the next model.
+    """
+
+    sites: list[str] = MISSING
+    min_sites: int = 2
+    rounds: int = 6
+    gather_deadline_s: float = 120.0
+    phase_deadline_s: float = 300.0
+    skew_margin_s: float = 1.0
+    seed: int = 0
+    task: TaskConfig = MISSING
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+
+    def __post_init__(self) -> None:
+        if not self.sites or len(set(self.sites)) != len(self.sites):
+            raise ValueError(f"sites must name at least one site, each once, got {self.sites}")
+        if not 1 <= self.min_sites <= len(self.sites):
+            raise ValueError(
+                f"min_sites must be from 1 to the number of sites ({len(self.sites)}), got {self.min_sites}"
+            )
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        for name in ("gather_deadline_s", "phase_deadline_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be over 0, got {getattr(self, name)}")
+        if self.skew_margin_s < 0:
+            raise ValueError(f"skew_margin_s must be at least 0, got {self.skew_margin_s}")
+
+
+@dataclass(slots=True, kw_only=True)
+class LaunchConfig(JobConfig):
+    """A job, and the coordinator that is to run it.
+
+    coordinator: address of the coordinator, `host:port`.
+    """
+
+    coordinator: str = "127.0.0.1:50551"
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="coordinator", node=CoordinatorConfig)
+    store.store(group="schema", name="launch", node=LaunchConfig)
+    store.store(group="schema", name="strategy", node=StrategyConfig)
+    store.store(group="schema", name="task", node=TaskConfig)

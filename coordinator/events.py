@@ -1,0 +1,97 @@
+"""What can happen to a job. Values to be logged and replayed; they know nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from geotrain.view.cut import Fingerprints, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class SiteJoined:
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLeft:
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SitePrepared:
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFailed:
+    """The site can't take part in this phase, and says why."""
+
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutReported:
+    site: str
+    round: int
+    rows: Mapping[str, int]
+    fingerprints: Mapping[str, Fingerprints]
+
+
+@dataclass(frozen=True, slots=True)
+class CutRowsListed:
+    """A site's rows, by set, in the partitions that it was asked about."""
+
+    site: str
+    round: int
+    rows: Mapping[str, Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsReported:
+    site: str
+    statistics_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateArrived:
+    """A checked update lies in the spool. round: 0 for a localized state."""
+
+    site: str
+    round: int
+    samples: int
+    metrics: Mapping[str, float]
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The state that the last instruction asked for can be read."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalizedPublished:
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    pass
+
+
+Event = (
+    SiteJoined
+    | SiteLeft
+    | SitePrepared
+    | SiteFailed
+    | CutReported
+    | CutRowsListed
+    | StatisticsReported
+    | UpdateArrived
+    | Published
+    | LocalizedPublished
+    | Tick
+)

@@ -1,0 +1,234 @@
+"""The coordinator's gRPC service: messages to events and back. Takes no decision about a round."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from coordinator import events
+from coordinator.config import CoordinatorConfig, JobConfig
+from coordinator.events import Event
+from coordinator.links import Link, Links
+from coordinator.runner import JobRunner
+from geotrain.errors import GeotrainError, UpdateRefused
+from geotrain.program import config_from_json
+from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.rpc import coordinator_pb2_grpc as rpc
+from geotrain.updates.chunks import Spool
+from geotrain.view.connect import View
+from geotrain.view.cut import Rows
+
+logger = logging.getLogger(__name__)
+
+SILENT_HEARTBEATS = 4
+
+
+class CoordinatorService(rpc.CoordinatorServicer):
+    """Answers agents and launches, and runs the launched jobs one after the other."""
+
+    def __init__(self, config: CoordinatorConfig, view: View) -> None:
+        self._config = config
+        self._view = view
+        self._links = Links()
+        self._jobs: dict[str, JobRunner] = {}
+        self._running: JobRunner | None = None
+        self._queue: asyncio.Queue[JobRunner] = asyncio.Queue(config.max_queued_jobs + 1)
+
+    async def run_jobs(self) -> None:
+        """Run queued jobs in the order of their launches, until cancelled."""
+        while True:
+            runner = await self._queue.get()
+            self._running = runner
+            await runner.run()
+            self._running = None
+
+    # One stream per agent.
+
+    async def Session(self, _: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802 - gRPC's name
+        hello = await self._read(context)
+        if hello is None or not hello.HasField("hello"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session must be Hello")
+        site = hello.hello.site
+        await self._refuse_strangers(site, context)
+        link = Link(site)
+        self._links[site] = link
+        logger.info("site %s joined (geotrain %s)", site, hello.hello.version)
+        link.send(pb.ToAgent(welcome=pb.Welcome(heartbeat_s=self._config.heartbeat_s)))
+        writer = asyncio.create_task(self._write(link, context))
+        reason = "its stream broke"
+        try:
+            self._tell_job(events.SiteJoined(site))
+            reason = await self._listen(link, context)
+        finally:
+            writer.cancel()
+            del self._links[site]
+            logger.info("site %s left: %s", site, reason)
+            self._tell_job(events.SiteLeft(site, reason))
+
+    async def _refuse_strangers(self, site: str, context: grpc.aio.ServicerContext) -> None:
+        known = self._config.sites
+        if known and site not in known:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"site {site!r} is not one of this coordinator's sites: {known}"
+            )
+        if site in self._links:
+            await context.abort(
+                grpc.StatusCode.ALREADY_EXISTS, f"another agent is connected as site {site!r}; a site has one agent"
+            )
+
+    async def _read(self, context: grpc.aio.ServicerContext) -> pb.FromAgent | None:
+        """The agent's next message; None when it has hung up. TimeoutError when it is silent for too long."""
+        message = await asyncio.wait_for(context.read(), self._config.heartbeat_s * SILENT_HEARTBEATS)
+        return None if message is grpc.aio.EOF else message
+
+    async def _write(self, link: Link, context: grpc.aio.ServicerContext) -> None:
+        while True:
+            await context.write(await link.outgoing.get())
+
+    async def _listen(self, link: Link, context: grpc.aio.ServicerContext) -> str:
+        """Take the agent's messages until the stream ends; returns why it ended."""
+        while not link.overrun.is_set():
+            try:
+                message = await self._read(context)
+            except TimeoutError:
+                return f"silent for {SILENT_HEARTBEATS} heartbeats of {self._config.heartbeat_s:g} s"
+            if message is None:
+                return "it hung up"
+            link.bytes_up += message.ByteSize()
+            self._take(link.site, message)
+        return "it does not read its messages"
+
+    def _take(self, site: str, message: pb.FromAgent) -> None:
+        runner = self._running
+        kind = message.WhichOneof("body")
+        body: Any = getattr(message, kind) if kind else None
+        if runner is None or body is None or body.job != runner.id:
+            return
+        if kind == "progress":
+            runner.progress(site, body)
+        elif (event := to_event(site, kind, body)) is not None:
+            runner.offer(event)
+
+    def _tell_job(self, event: Event) -> None:
+        if self._running is not None:
+            self._running.offer(event)
+
+    # One call per update.
+
+    async def Upload(  # noqa: N802
+        self, parts: AsyncIterator[pb.UploadPart], context: grpc.aio.ServicerContext
+    ) -> pb.UploadReceipt:
+        first = await anext(parts)
+        header = first.header
+        runner = self._running
+        if runner is None or header.job != runner.id:
+            return pb.UploadReceipt(accepted=False, reason=f"job {header.job} is not running")
+        if header.site not in self._links:
+            return pb.UploadReceipt(accepted=False, reason=f"site {header.site} has no session")
+        try:
+            path = await self._spool(runner, header, parts)
+        except UpdateRefused as refused:
+            logger.warning("update of %s for round %d refused: %s", header.site, header.round, refused)
+            runner.offer(events.SiteFailed(header.site, f"update refused: {refused.what}"))
+            return pb.UploadReceipt(accepted=False, reason=str(refused))
+        runner.offer(events.UpdateArrived(header.site, header.round, header.samples, dict(header.metrics), path))
+        return pb.UploadReceipt(accepted=True)
+
+    async def _spool(self, runner: JobRunner, header: pb.UpdateHeader, parts: AsyncIterator[pb.UploadPart]) -> Path:
+        """The update's path once it is complete and fit for the mean. Raises UpdateRefused."""
+        if header.samples < 1:
+            raise UpdateRefused("the update was trained on no samples", "Check the site's rows and the task's split.")
+        link = self._links[header.site]
+        path = runner.spool_dir / f"{header.site}-{header.round}.safetensors"
+        spool = Spool(path, num_bytes=header.num_bytes, sha256=header.sha256, max_bytes=self._config.max_update_bytes)
+        with spool:
+            async for part in parts:
+                link.bytes_up += part.ByteSize()
+                spool.add(part.chunk.offset, part.chunk.data, part.chunk.crc32)
+            path = spool.finish()
+        await asyncio.to_thread(runner.check_update, path, whole=header.kind == pb.UpdateHeader.DIFFERENCE)
+        return path
+
+    # Launches.
+
+    async def Launch(  # noqa: N802
+        self, request: pb.LaunchRequest, context: grpc.aio.ServicerContext
+    ) -> pb.LaunchReply:
+        try:
+            config = config_from_json(JobConfig, request.job_json)
+            self._check_launch(config)
+        except GeotrainError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        job_id = f"{config.task.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        runner = JobRunner(
+            job_id,
+            config,
+            view=self._view,
+            links=self._links,
+            spool_dir=Path(self._config.spool_dir) / job_id,
+            allowed=self._config.allowed_targets,
+        )
+        try:
+            self._queue.put_nowait(runner)
+        except asyncio.QueueFull:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._queue.qsize()} jobs are waiting already (max_queued_jobs); launch again when one has ended",
+            )
+        self._jobs[job_id] = runner
+        logger.info("job %s launched: %d rounds at %s", job_id, config.rounds, ", ".join(config.sites))
+        return pb.LaunchReply(job=job_id)
+
+    def _check_launch(self, config: JobConfig) -> None:
+        strangers = sorted(set(config.sites) - set(self._config.sites)) if self._config.sites else []
+        if strangers:
+            raise GeotrainError(
+                f"sites: {', '.join(strangers)} unknown to this coordinator",
+                f"Choose from its sites: {', '.join(self._config.sites)}.",
+            )
+
+    async def Follow(  # noqa: N802
+        self, request: pb.FollowRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.JobEvent]:
+        runner = self._jobs.get(request.job)
+        if runner is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no job {request.job!r} was launched here")
+        async for event in runner.follow():
+            yield event
+
+
+def to_event(site: str, kind: str, body: Any) -> Event | None:
+    """The state machine's event for an agent's message; None for one that is no event."""
+    match kind:
+        case "prepared":
+            return events.SitePrepared(site)
+        case "failed":
+            return events.SiteFailed(site, body.reason)
+        case "cut_report":
+            return events.CutReported(
+                site,
+                body.round,
+                {report.set: report.rows for report in body.sets},
+                {report.set: np.frombuffer(report.fingerprints, dtype="<u8") for report in body.sets},
+            )
+        case "cut_rows":
+            return events.CutRowsListed(
+                site,
+                body.round,
+                {
+                    listed.set: Rows(
+                        np.frombuffer(listed.digests, dtype=np.uint8).reshape(-1, 20),
+                        np.array(listed.generations, dtype=np.uint32),
+                    )
+                    for listed in body.sets
+                },
+            )
+        case "statistics":
+            return events.StatisticsReported(site, body.statistics_json)
+    return None

@@ -1,0 +1,36 @@
+"""gRPC channels and servers as geotrain uses them: limits and keepalive in one place. Knows no message."""
+
+import grpc
+
+# One mebibyte: large enough to amortise framing, small enough to bound what a slow link holds up.
+CHUNK_BYTES = 1 << 20
+
+_LIMITS = [
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", 64 << 20),
+]
+# A wide-area path that drops idle flows is noticed within 40 s, also while no call is open.
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to `host:port`. It connects when first used, and does not queue calls while it can't."""
+    # A private pool: two agents in one process must not share one connection.
+    return grpc.aio.insecure_channel(address, options=[*_LIMITS, *_KEEPALIVE, ("grpc.use_local_subchannel_pool", 1)])
+
+
+def new_server() -> grpc.aio.Server:
+    """A server that tolerates the keepalive above and refuses to share its port with another process."""
+    return grpc.aio.server(
+        options=[
+            *_LIMITS,
+            *_KEEPALIVE,
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ]
+    )
