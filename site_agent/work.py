@@ -1,0 +1,203 @@
+"""What a site does for a job, message by message: read the cut, join, train, localize. Knows no gRPC call.
+
+`handle` is a generator: it yields progress and answers as they come, and blocks while it works.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from geotrain.errors import GeotrainError
+from geotrain.program import config_from_json
+from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.states.lookup import ModelLookup, State
+from geotrain.tasks.config import TaskConfig
+from geotrain.tasks.features import Encoding
+from geotrain.tasks.targets import check_targets
+from geotrain.updates.codec import encode
+from geotrain.view.connect import View
+from geotrain.view.cut import Cut
+from geotrain.view.scan import ScannedSet, scan
+from site_agent.compute import Compute, Joined
+from site_agent.config import SiteAgentConfig
+from site_agent.datasets import load
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Update:
+    """Tensors to be uploaded; the session fills in the header's length and hash."""
+
+    header: pb.UpdateHeader
+    data: bytes
+
+
+Report = pb.FromAgent | pb.Progress | Update
+
+
+class Work:
+    """The site's side of one job after another.
+
+    view: this site's view. compute: the site's Ray cluster.
+    """
+
+    def __init__(self, config: SiteAgentConfig, view: View, compute: Compute) -> None:
+        self._config = config
+        self._view = view
+        self._compute = compute
+        # A broken session leaves its last message working; the next session's waits for it.
+        self._lock = threading.Lock()
+        self._job: JobWork | None = None
+
+    def handle(self, kind: str, body: Any) -> Iterator[Report]:
+        """Do what the message asks. Raises GeotrainError when the site can't, with the reason."""
+        with self._lock:
+            if kind == "prepare":
+                yield pb.Progress(job=body.job, phase="preparing", loss=float("nan"))
+                self._job = JobWork(body, self._config, self._view, self._compute)
+                yield self._job.prepare()
+            elif self._job is None or body.job != self._job.id:
+                raise GeotrainError(f"job {body.job} was not prepared by this agent")
+            elif kind == "job_ended":
+                self._compute.release()
+                self._job = None
+                logger.info("job %s %s: %s", body.job, "finished" if body.finished else "failed", body.reason)
+            else:
+                yield from getattr(self._job, kind)(body)
+            yield pb.Progress(
+                job=body.job,
+                round=getattr(body, "round", 0),
+                phase="idle",
+                rows=self._job.num_rows if self._job else 0,
+                loss=self._job.loss if self._job else float("nan"),
+            )
+
+
+class JobWork:
+    """One job at this site. Each public method answers the message of the same name."""
+
+    def __init__(self, request: pb.Prepare, config: SiteAgentConfig, view: View, compute: Compute) -> None:
+        self.id = request.job
+        self.num_rows = 0
+        self.loss = float("nan")
+        self._task = config_from_json(TaskConfig, request.task_json)
+        self._seed = (request.seed, config.site.name)
+        self._site = config.site
+        self._view = view
+        self._compute = compute
+        self._local: dict[str, pl.DataFrame] = {}
+        self._scanned: dict[str, ScannedSet] = {}
+        self._lookup = ModelLookup(view, self._task.name)
+        self._cut_id: bytes = b""
+        self._joined: Joined | None = None
+        self._joined_cut_id: bytes = b""
+        self._encoding_json = ""
+        self._base_state: State | None = None
+
+    def prepare(self) -> pb.FromAgent:
+        """Check everything that can be checked before the first round: trust, files, columns."""
+        check_targets(self._task, self._site.allowed_targets)
+        self._local = {
+            name: load(Path(self._site.data_dir), name, dataset) for name, dataset in self._task.local.items()
+        }
+        rows = len(self._local[self._task.rows.dataset])
+        return pb.FromAgent(prepared=pb.Prepared(job=self.id, local_rows=rows))
+
+    def scan_cut(self, request: pb.ScanCut) -> Iterator[Report]:
+        yield self._progress("scanning", request.round)
+        cut = Cut(until_ns=request.until_ns)
+        self._scanned = {
+            name: scan(self._view, name, view_set.columns, cut) for name, view_set in self._task.view.items()
+        }
+        report = pb.CutReport(job=self.id, round=request.round)
+        for name, scanned in self._scanned.items():
+            fingerprints = scanned.fingerprints().astype("<u8").tobytes()
+            report.sets.add(set=name, rows=scanned.table.num_rows, fingerprints=fingerprints)
+        self._cut_id = b"".join(fingerprint.fingerprints for fingerprint in report.sets)
+        yield pb.FromAgent(cut_report=report)
+
+    def list_cut_rows(self, request: pb.ListCutRows) -> Iterator[Report]:
+        answer = pb.CutRows(job=self.id, round=request.round)
+        for wanted in request.sets:
+            rows = self._scanned[wanted.set].rows_in(wanted.partitions)
+            answer.sets.add(set=wanted.set, digests=rows.digests.tobytes(), generations=rows.generations.tolist())
+        yield pb.FromAgent(cut_rows=answer)
+
+    def cut_decided(self, decided: pb.CutDecided) -> Iterator[Report]:
+        """Drop the rows that sites read in different versions; join anew unless the cut is the last one's."""
+        for dropped in decided.drop:
+            digests = np.frombuffer(dropped.digests, np.uint8).reshape(-1, 20)
+            self._scanned[dropped.set] = self._scanned[dropped.set].without(digests)
+            self._cut_id += dropped.digests
+        if self._joined is None or self._cut_id != self._joined_cut_id:
+            yield self._progress("joining", decided.round)
+            tables = {name: scanned.table for name, scanned in self._scanned.items()}
+            self._joined = self._compute.join(self._task, self._local, tables)
+            self._joined_cut_id = self._cut_id
+            self._encoding_json = ""
+            self.num_rows = self._joined.num_rows
+
+    def report_statistics(self, request: pb.ReportStatistics) -> Iterator[Report]:
+        statistics = self._compute.statistics(self._task, self._rows())
+        yield pb.FromAgent(statistics=pb.StatisticsReport(job=self.id, statistics_json=statistics.to_json()))
+
+    def train(self, request: pb.Train) -> Iterator[Report]:
+        yield self._progress("training", request.round)
+        base = self._base(request.base_version)
+        result = self._compute.train(base, request.round)
+        self.loss = result.metrics["loss"]
+        yield self._progress("uploading", request.round)
+        difference = {
+            name: result.tensors[name] - tensor for name, tensor in base.items() if tensor.is_floating_point()
+        }
+        yield self._update(request.round, pb.UpdateHeader.DIFFERENCE, difference, result.samples, result.metrics)
+
+    def localize(self, request: pb.Localize) -> Iterator[Report]:
+        yield self._progress("localizing", 0)
+        base = self._base(request.base_version)
+        result = self._compute.localize(base)
+        # What did not change is in the view already.
+        changed = {name: tensor for name, tensor in result.tensors.items() if not torch.equal(tensor, base[name])}
+        yield self._update(0, pb.UpdateHeader.LOCALIZED, changed, result.samples, result.metrics)
+
+    def round_committed(self, committed: pb.RoundCommitted) -> Iterator[Report]:
+        logger.info("job %s: round %d committed as version %d", self.id, committed.round, committed.version)
+        return iter(())
+
+    def _base(self, version: int) -> dict[str, torch.Tensor]:
+        """The published state, read from this site's own rack; the workers get its encoding when it is new."""
+        self._base_state = state = self._lookup.at(version)  # held: its unchanged tensors need not be read again
+        encoding_json = state.manifest.metadata["encoding"]
+        if encoding_json != self._encoding_json:
+            self._compute.start_training(self._task, Encoding.from_json(encoding_json), self._rows(), self._seed)
+            self._encoding_json = encoding_json
+        return dict(state.tensors)
+
+    def _rows(self) -> Joined:
+        if self._joined is None:
+            raise GeotrainError(f"job {self.id}: no cut was decided before training")
+        return self._joined
+
+    def _progress(self, phase: str, number: int) -> pb.Progress:
+        return pb.Progress(job=self.id, round=number, phase=phase, rows=self.num_rows, loss=self.loss)
+
+    def _update(
+        self,
+        number: int,
+        kind: pb.UpdateHeader.Kind,
+        tensors: dict[str, torch.Tensor],
+        samples: int,
+        metrics: dict[str, float],
+    ) -> Update:
+        header = pb.UpdateHeader(
+            job=self.id, site=self._site.name, round=number, kind=kind, samples=samples, metrics=metrics
+        )
+        return Update(header=header, data=encode(tensors))

@@ -1,0 +1,191 @@
+"""What a site does for a job, on a real view, with a Ray that only takes notes."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import safetensors.torch
+import torch
+
+from geotrain.errors import ConfigError, DataError, GeotrainError
+from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.states.publish import publish
+from geotrain.tasks.config import TaskConfig
+from geotrain.tasks.features import Encoding, Statistics
+from geotrain.view.connect import View, connect
+from geotrain.view.write import write
+from site_agent.compute import Joined
+from site_agent.config import SiteAgentConfig, SiteConfig
+from site_agent.trainer import Trained
+from site_agent.work import Update, Work
+from tests.conftest import ClusterUnderTest
+from tests.tasks.pumps import pumps
+from tests.view.views import view_config
+
+FAR_FUTURE_NS = 2**62
+NOON = datetime(2024, 1, 1, 12)
+
+
+class Notes:
+    """Stands in for the site's Ray: notes what it is asked, and trains by adding 1."""
+
+    def __init__(self) -> None:
+        self.joins: list[dict[str, Any]] = []
+        self.encodings: list[Encoding] = []
+
+    def join(self, task: TaskConfig, local: dict[str, pl.DataFrame], view: dict[str, Any]) -> Joined:
+        self.joins.append(view)
+        return Joined(blocks=[], num_rows=len(local[task.rows.dataset]))
+
+    def statistics(self, task: TaskConfig, joined: Joined) -> Statistics:
+        return Statistics()
+
+    def start_training(self, task: TaskConfig, encoding: Encoding, joined: Joined, seed: tuple[object, ...]) -> None:
+        self.encodings.append(encoding)
+
+    def train(self, base: dict[str, torch.Tensor], number: int) -> Trained:
+        return Trained({name: tensor + 1 for name, tensor in base.items()}, 10, {"loss": 0.5})
+
+    def localize(self, base: dict[str, torch.Tensor]) -> Trained:
+        return Trained(base | {"head": base["head"] + 1}, 10, {"localized": 0.7})
+
+    def release(self) -> None:
+        pass
+
+
+class Site:
+    """A site that is asked one thing after the other, and says what it answers."""
+
+    def __init__(self, view: View, data_dir: Path) -> None:
+        self.view = view
+        self.notes = Notes()
+        # A model of the test's own, so that versions count from 1.
+        self.task = pumps({"name": f"pumps-{data_dir.name}"})
+        site = SiteConfig(name="ewr", rack=1, data_dir=str(data_dir))
+        self.work = Work(SiteAgentConfig(site=site, view=view.config), view, self.notes)  # type: ignore[arg-type]
+
+    def ask(self, kind: str, body: Any) -> list[Any]:
+        """The site's answers but for its progress."""
+        return [report for report in self.work.handle(kind, body) if not isinstance(report, pb.Progress)]
+
+    def prepare(self, task: TaskConfig | None = None) -> list[Any]:
+        return self.ask("prepare", pb.Prepare(job="j", task_json=(task or self.task).to_json(), seed=1))
+
+    def scan(self, number: int = 1) -> dict[str, pb.SetFingerprints]:
+        [answer] = self.ask("scan_cut", pb.ScanCut(job="j", round=number, until_ns=FAR_FUTURE_NS))
+        return {report.set: report for report in answer.cut_report.sets}
+
+    def decide(self, number: int = 1, drop: bytes = b"") -> None:
+        decided = pb.CutDecided(job="j", round=number)
+        if drop:
+            decided.drop.add(set="alarms", digests=drop)
+        assert self.ask("cut_decided", decided) == []
+
+    def publish(self, value: float) -> int:
+        tensors = {"body": torch.full((2,), value), "head": torch.full((1,), value), "count": torch.tensor(3)}
+        metadata = {"encoding": Encoding({}, {}).to_json()}
+        return publish(
+            self.view, model=self.task.name, scope="global", tensors=tensors, lineage={}, metadata=metadata
+        ).version
+
+
+@pytest.fixture
+def site(cluster: ClusterUnderTest, tmp_path: Path) -> Iterator[Site]:
+    readings = {"at": NOON, "pump": "p1", "kind": "k", "pressure": 1.0, "is_new": True, "failures": 0}
+    pl.DataFrame([readings] * 3).write_parquet(tmp_path / "readings.parquet")
+    pl.DataFrame({"pump": ["p1"], "visited_at": [NOON]}).write_parquet(tmp_path / "visits.parquet")
+    with connect(view_config(cluster)) as view:
+        write(view, pl.DataFrame({"kind": ["k"], "maker": ["m"]}), "kinds", "kind")
+        alarms = {"id": [1, 2], "maker": ["m", "m"], "raised_at": [NOON, NOON], "level": [1.0, 2.0]}
+        write(view, pl.DataFrame(alarms), "alarms", "id")
+        yield Site(view, tmp_path)
+
+
+def test_a_task_that_the_site_can_run_is_accepted_with_its_rows_counted(site):
+    [answer] = site.prepare()
+    assert answer.prepared.local_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "reason"),
+    [
+        ({"local.visits.path": "visitors.parquet"}, DataError, "there is no file .*visitors.parquet"),
+        ({"local.readings.columns.pump": "int64", "join.0.by": {"pump": "pump"}}, ConfigError, "pump"),
+        ({"loss._target_": "os.system"}, ConfigError, "task.loss._target_: 'os.system' is not allowed here"),
+    ],
+)
+def test_a_task_that_the_site_cannot_or_will_not_run_is_refused_before_the_first_round(site, changes, error, reason):
+    # As the coordinator would send it: the site checks for itself.
+    raw = json.loads(site.task.to_json())
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        block = raw
+        for name in parents:
+            block = block[int(name)] if name.isdigit() else block[name]
+        block[last] = value
+    with pytest.raises(error, match=reason):
+        site.ask("prepare", pb.Prepare(job="j", task_json=json.dumps(raw)))
+
+
+def test_a_cut_is_joined_once_however_many_rounds_read_it(site):
+    site.prepare()
+    for number in (1, 2, 3):
+        assert site.scan(number)["alarms"].rows == 2
+        site.decide(number)
+    assert len(site.notes.joins) == 1
+    write(site.view, pl.DataFrame({"id": [1], "maker": ["m"], "raised_at": [NOON], "level": [9.0]}), "alarms", "id")
+    site.scan(4)
+    site.decide(4)
+    assert sorted(site.notes.joins[1]["alarms"]["level"].to_pylist()) == [2.0, 9.0]
+
+
+def test_rows_that_other_sites_read_differently_are_left_out_of_the_join(site):
+    site.prepare()
+    site.scan()
+    request = pb.ListCutRows(job="j", round=1)
+    request.sets.add(set="alarms", partitions=range(4096))
+    [answer] = site.ask("list_cut_rows", request)
+    [listed] = answer.cut_rows.sets
+    assert len(listed.digests) == 40
+    site.decide(drop=listed.digests[:20])
+    assert site.notes.joins[0]["alarms"].num_rows == 1
+
+
+def test_an_update_is_what_training_changed_of_the_base_that_the_round_names(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    version = site.publish(5.0)
+    site.publish(6.0)
+    [update] = site.ask("train", pb.Train(job="j", round=1, base_version=version))
+    assert isinstance(update, Update)
+    assert (update.header.site, update.header.round, update.header.samples) == ("ewr", 1, 10)
+    tensors = safetensors.torch.load(update.data)
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"body": [1.0, 1.0], "head": [1.0]}
+
+
+def test_workers_are_given_their_rows_once_for_one_encoding(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    for number in (1, 2):
+        site.ask("train", pb.Train(job="j", round=number, base_version=site.publish(float(number))))
+    assert len(site.notes.encodings) == 1
+
+
+def test_a_localized_state_sends_only_what_the_site_changed(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    [update] = site.ask("localize", pb.Localize(job="j", base_version=site.publish(5.0)))
+    assert update.header.kind == pb.UpdateHeader.LOCALIZED
+    assert safetensors.torch.load(update.data).keys() == {"head"}
+
+
+def test_a_message_of_a_job_that_was_not_prepared_is_refused(site):
+    with pytest.raises(GeotrainError, match="job other was not prepared"):
+        site.ask("train", pb.Train(job="other", round=1, base_version=1))
