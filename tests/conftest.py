@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,14 @@ def simulated_cluster(
                     break
             else:
                 raise RuntimeError(f"the simulated cluster did not start:\n{said}")
-            yield re.findall(r"=(\S+:\d+)", line)
+            # What it logs from here on is dropped: a full pipe would stop it.
+            drain = threading.Thread(target=deque, args=(process.stdout, 0))
+            drain.start()
+            try:
+                yield re.findall(r"=(\S+:\d+)", line)
+            finally:
+                process.terminate()
+                drain.join()
         finally:
             process.terminate()
 

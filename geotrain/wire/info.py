@@ -42,9 +42,9 @@ def encode_parameters(values: Mapping[str, object], separator: str = ";") -> str
     return separator.join(f"{name}={_word(value)}" for name, value in values.items())
 
 
-def encode_peers(generation: int, default_port: int, peers: Sequence[tuple[str, str, int]]) -> str:
-    """The answer to `peers-clear-std`: (node id, host, port) of every other node."""
-    entries = (f"[{node},,[{host}:{port}]]" for node, host, port in peers)
+def encode_peers(generation: int, default_port: int, peers: Sequence[tuple[str, str, int]], tls_name: str = "") -> str:
+    """The answer to `peers-clear-std` or `peers-tls-std`: (node id, host, port) of every other node."""
+    entries = (f"[{node},{tls_name},[{host}:{port}]]" for node, host, port in peers)
     return f"{generation},{default_port},[{','.join(entries)}]"
 
 

@@ -158,13 +158,21 @@ def decode_ops(data: bytes, at: int, count: int) -> tuple[list[Operation], int]:
 
 
 def reply_frame(
-    result_code: int, generation: int = 0, void_time: int = 0, num_ops: int = 0, ops: bytes = b"", info3: int = 0
+    result_code: int,
+    generation: int = 0,
+    void_time: int = 0,
+    num_ops: int = 0,
+    ops: bytes = b"",
+    info3: int = 0,
+    num_fields: int = 0,
+    fields: bytes = b"",
 ) -> bytes:
     """A whole frame with the reply to a single-record command, or with the end of a stream."""
     return b"".join(
         (
-            frame_header(MESSAGE, HEADER_BYTES + len(ops)),
-            pack_header(HEADER_BYTES, 0, 0, info3, 0, result_code, generation, void_time, 0, 0, num_ops),
+            frame_header(MESSAGE, HEADER_BYTES + len(fields) + len(ops)),
+            pack_header(HEADER_BYTES, 0, 0, info3, 0, result_code, generation, void_time, 0, num_fields, num_ops),
+            fields,
             ops,
         )
     )

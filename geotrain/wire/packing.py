@@ -33,7 +33,7 @@ def unpack_raw(data: bytes) -> Any:
     For expressions, where names of bins are strings without a type byte. Raises ProtocolError.
     """
     try:
-        return msgpack.unpackb(data, raw=True, strict_map_key=False, object_pairs_hook=_Pairs, use_list=True)
+        return msgpack.unpackb(data, raw=True, strict_map_key=False, object_pairs_hook=Pairs, use_list=True)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise ProtocolError(f"not msgpack: {error}") from None
 
@@ -51,7 +51,7 @@ def untype(data: bytes) -> str | bytes:
     raise ProtocolError(f"a string of type {data[:1].hex() or 'none'} is not known")
 
 
-class _Pairs(list[tuple[Any, Any]]):
+class Pairs(list[tuple[Any, Any]]):
     """A map as it travels, before it is known that its keys can be hashed."""
 
 
@@ -72,7 +72,7 @@ def _untyped(value: Any) -> Any:
     match value:
         case bytes():
             return untype(value)
-        case _Pairs():
+        case Pairs():
             try:
                 return {_untyped(key): _untyped(item) for key, item in value if not _is_order_marker(key)}
             except TypeError as error:

@@ -3,21 +3,31 @@
 import asyncio
 import logging
 import signal
+import time
+from itertools import count
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from geotrain.program import run_program
-from sim.cluster import server
-from sim.cluster.cluster import Cluster
+from sim import control
+from sim.cluster.cluster import Cluster, State
+from sim.cluster.commands import end_overdue_transactions
 from sim.cluster.config import ClusterConfig, register
+from sim.cluster.faults import NodeFaults
+from sim.cluster.journal import Journal
+from sim.cluster.listeners import Listeners
+from sim.control import Orders
+from sim.wan.faults import LinkFaults
 
 log = logging.getLogger("sim.cluster")
 register()
 
 
 def serve(config: ClusterConfig) -> None:
-    """Run the cluster until SIGTERM or SIGINT. Raises ConfigError for a port in use."""
+    """Run the cluster until SIGTERM or SIGINT. Raises ConfigError for a port or folder in use, DataError for a damaged
+    journal."""
     asyncio.run(_serve(config))
 
 
@@ -26,12 +36,37 @@ async def _serve(config: ClusterConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     cluster = Cluster(config)
-    servers = await server.start(cluster)
+    if config.data_dir:
+        cluster.keep_in(Journal(Path(config.data_dir), config.namespace))
+    listeners = Listeners(cluster)
+    await listeners.open_all()
+    links = LinkFaults(cluster.network, cluster.sites, cluster.rebalance)
+    orders = Orders({**NodeFaults(cluster, listeners).commands, **links.commands})
+    control_server, control_port = await control.listen(orders, config.host, config.control_port)
+    cluster.control_address = f"{config.host}:{control_port}"
+    for site in config.client_sites:
+        reached = (f"{node.name}={':'.join(map(str, node.addresses[site]))}" for node in cluster.nodes)
+        log.info("from site %s: %s", site, " ".join(reached))
     addresses = " ".join(f"{node.name}={node.host}:{node.port}" for node in cluster.nodes)
-    log.info("simulated cluster ready, namespace %s: %s", config.namespace, addresses)
+    log.info(
+        "simulated cluster ready, namespace %s: %s, faults at %s", config.namespace, addresses, cluster.control_address
+    )
+    housekeeping = asyncio.create_task(_keep_house(cluster))
     await stopped.wait()
-    for listener in servers:
-        listener.close()
+    housekeeping.cancel()
+    control_server.close()
+    listeners.close_all()
+
+
+async def _keep_house(cluster: Cluster) -> None:
+    """Every second end the transactions whose time is over; remove expired records as often as is configured."""
+    for second in count(1):
+        await asyncio.sleep(1)
+        for node in cluster.nodes:
+            if node.state is State.UP and not node.view.unavailable:
+                end_overdue_transactions(cluster, node, node.now_ms())
+        if cluster.config.nsup_period_s and second % cluster.config.nsup_period_s == 0:
+            cluster.remove_expired(time.time_ns() // 1_000_000)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulated_cluster")

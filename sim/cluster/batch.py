@@ -8,6 +8,7 @@ from geotrain.wire.frames import MESSAGE, encode_frame
 from geotrain.wire.messages import HEADER_BYTES, Message, pack_header
 from sim.cluster.cluster import Cluster, Node
 from sim.cluster.commands import execute
+from sim.cluster.distances import wait_s
 from sim.cluster.streams import CHUNK_BYTES, Chunk, last_chunk
 
 MAX_ROWS = 5000  # the default batch-max-requests of a real server
@@ -23,14 +24,22 @@ def batch(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterat
     default_filter = request.fields.get(Field.FILTER)
     replies: list[bytes] = []
     num_bytes = 0
+    waits_s = 0.0
     for row in decode_batch(rows):
+        if cluster.network.has_delays:
+            waits_s = max(waits_s, wait_s(cluster, node, row, row.digest))
         filter_ = row.fields.get(Field.FILTER, default_filter)
-        code, generation, num_ops, ops = execute(cluster, node, "batch_sub", row, row.digest, filter_, now_ms)
-        replies.append(pack_header(HEADER_BYTES, 0, 0, 0, 0, code, generation, 0, row.position, 0, num_ops) + ops)
-        num_bytes += HEADER_BYTES + len(ops)
+        code, generation, num_ops, ops, void_time, num_fields, fields = execute(
+            cluster, node, "batch_sub", row, row.digest, filter_, now_ms
+        )
+        header = pack_header(HEADER_BYTES, 0, 0, 0, 0, code, generation, void_time, row.position, num_fields, num_ops)
+        replies.append(header + fields + ops)
+        num_bytes += HEADER_BYTES + len(fields) + len(ops)
         if num_bytes >= CHUNK_BYTES or len(replies) >= CHUNK_ROWS:
             yield Chunk(encode_frame(MESSAGE, b"".join(replies)))
             replies, num_bytes = [], 0
     if replies:
         yield Chunk(encode_frame(MESSAGE, b"".join(replies)))
+    if waits_s:
+        yield Chunk(b"", waits_s)
     yield last_chunk(ResultCode.OK)

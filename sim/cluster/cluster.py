@@ -1,16 +1,48 @@
 """The state of the simulated cluster: its nodes, who holds which partition, and each node's own copies of records."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
+from enum import StrEnum
 from hashlib import blake2b
+from typing import Protocol
 
+from geotrain.wire.codes import ResultCode
 from geotrain.wire.partitions import NUM_PARTITIONS, partition_of
 from sim.cluster.config import ClusterConfig, NodeConfig
-from sim.cluster.partitions import partition_map
-from sim.cluster.records import Record, SetName, set_name_of
+from sim.cluster.indexes import Definition
+from sim.cluster.jobs import Jobs
+from sim.cluster.journal import Journal
+from sim.cluster.misbehaviour import Misbehaviours
+from sim.cluster.rebalance import Memory, plan_available, plan_strong, remember
+from sim.cluster.records import Record, SetName, check_set_name, is_expired, set_name_of
+from sim.cluster.refused import Refused
+from sim.cluster.roster import Membership
+from sim.cluster.security import Security
+from sim.cluster.subclusters import MAX_CLOCK_SKEW_MS, NOWHERE, Partition, RecordSet, SubCluster, place
+from sim.cluster.topology import sub_clusters
+from sim.cluster.transactions import Transactions
+from sim.wan.model import Network
 
-Partition = dict[bytes, Record]
-"""A node's copy of the records of one set in one partition, by digest."""
+MAX_SETS = 4095  # as in a real namespace
+
+
+class State(StrEnum):
+    """What has become of a node."""
+
+    UP = "up"
+    PAUSED = "paused"
+    DOWN = "down"
+
+
+class Breakable(Protocol):
+    """A client's connection, as a fault sees it."""
+
+    def abort(self) -> None:
+        """Break the connection."""
+
+    def go_on(self) -> None:
+        """Answer what has waited while the node was paused."""
 
 
 class Node:
@@ -23,31 +55,49 @@ class Node:
         self.host = host
         self.port = config.port
         """The configured port, or the one that the node was given where that is 0."""
+        self.site = config.site or name
+        self.state = State.UP
+        self.skew_ms = 0
+        """How far the node's clock is ahead."""
+        self.generation = 0
+        """Of peers, partitions and racks alike: grows with every change of the sub-cluster."""
+        self.memory = Memory(Membership(0, {}))
+        self.view = NOWHERE
+        """The sub-cluster that the node is in."""
         self.owned: list[list[int]] = []
-        """The partitions of which this node holds copy 0 (as master), copy 1, ..."""
+        """The partitions of which this node holds copy 0 (as master), copy 1, ..., and that can be served."""
         self.held: frozenset[int] = frozenset()
-        """All partitions of which this node holds a copy."""
+        """All partitions of which this node holds a copy that can be served."""
         self.sets: dict[bytes, dict[int, Partition]] = {}
         self.counters: Counter[tuple[str, str, int]] = Counter()
         """Commands done, by (who sent them, what they do, result code)."""
-        self.num_connections = 0
+        self.jobs = Jobs()
+        """The queries that run on this node, and the last ones that have."""
+        self.connections: set[Breakable] = set()
+        self.addresses = {"": (host, config.port)}
+        """Where clients of a site reach this node; under no name, clients that stand nowhere."""
+        self.misbehaviours: Misbehaviours = deque()
+        self.pending = self.memory.membership
+        """What the roster will be after the next recluster."""
+        self.is_quiescing = config.quiesced
+        self.is_alone = True
+        """Whether the node has been away, so that it has to join the others again."""
+
+    def now_ms(self) -> int:
+        """The node's clock, in milliseconds since 1970."""
+        return time.time_ns() // 1_000_000 + self.skew_ms
 
     def num_records(self, name: bytes) -> int:
         """How many records of a set this node holds."""
-        return sum(map(len, self.sets.get(name, {}).values()))
+        return sum(map(len, self.sets.get(name, {}).values())) - self.num_tombstones(name)
+
+    def num_tombstones(self, name: bytes) -> int:
+        """How many durable deletes of a set this node remembers."""
+        return sum(record.is_tombstone for copy in self.sets.get(name, {}).values() for record in copy.values())
 
     def num_bytes(self, name: bytes) -> int:
         """How many bytes the records of a set take on this node."""
         return sum(len(record.row) for copy in self.sets.get(name, {}).values() for record in copy.values())
-
-
-class RecordSet:
-    """A set over all nodes."""
-
-    def __init__(self, name: SetName, copies: list[tuple[Partition, ...]]) -> None:
-        self.name = name
-        self.copies = copies
-        """For each partition the copies on the nodes that hold it, the master's first."""
 
 
 class Cluster:
@@ -57,59 +107,155 @@ class Cluster:
         self.config = config
         self.namespace = config.namespace.encode()
         self.nodes = [Node(name, config.host, node) for name, node in config.nodes.items()]
-        self.regime = int(config.strong_consistency)
-        self.generation = 1
-        """Of peers, partitions and racks alike: grows with every change of the cluster."""
-        self.sets: dict[bytes, RecordSet] = {}
+        self.network = Network(config.links.values(), config.seed)
+        self.sets: dict[bytes, SetName] = {}
+        self.transactions = Transactions()
+        self.security = Security(config.users)
+        self.indexes: dict[str, Definition] = {}
+        """The secondary indexes, by their names."""
         self.started_s = time.monotonic()
-        by_name = {node.name: node for node in self.nodes}
-        racks = {node.name: node.rack for node in self.nodes}
-        self._owners = [
-            tuple(by_name[name] for name in names) for names in partition_map(racks, config.replication_factor)
-        ]
+        self.control_address = ""
+        """Where faults are ordered."""
+        self.journal: Journal | None = None
+        """Where changes of records are written down before they are made, or nowhere."""
+        roster = {node.node_id: node.rack for node in self.nodes}
+        quiesced = frozenset(node.node_id for node in self.nodes if config.nodes[node.name].quiesced)
         for node in self.nodes:
-            node.owned = [
-                [pid for pid, owners in enumerate(self._owners) if owners[copy] is node]
-                for copy in range(config.replication_factor)
-            ]
-            node.held = frozenset(pid for column in node.owned for pid in column)
+            node.pending = Membership(1, roster, config.active_rack, quiesced)
+            node.memory = Memory(node.pending)
+            node.memory.versions = [1] * NUM_PARTITIONS
+            node.memory.newest = [1] * NUM_PARTITIONS
+        self.rebalance()
 
     @property
     def is_enterprise(self) -> bool:
         """Whether the cluster answers as the Enterprise Edition does."""
         return self.config.edition == "enterprise"
 
+    def rebalance(self) -> None:
+        """Form the sub-clusters anew after nodes or links have changed; those that stay as they are go on."""
+        up = {node.node_id: node for node in self.nodes if node.state is State.UP}
+        for group in sub_clusters(up, lambda a, b: self.network.is_up(up[a].site, up[b].site)):
+            members = tuple(up[name] for name in group)
+            if any(node.is_alone or node.view.members != members for node in members):
+                self.form(members)
+
+    def form(self, members: tuple[Node, ...]) -> None:
+        """Make a sub-cluster of these nodes."""
+        memories = {node.node_id: node.memory for node in members}
+        num_copies, strong = self.config.replication_factor, self.config.strong_consistency
+        if strong:
+            plan = plan_strong(memories, num_copies)
+        else:
+            plan = plan_available(memories, {node.node_id: node.rack for node in members}, num_copies)
+        for name in self.sets:
+            place(members, plan, name, strong=strong)
+        view = SubCluster(members, plan)
+        self.check_clocks(view)
+        pending = max((node.pending for node in members), key=lambda found: found.version)
+        for node in members:
+            node.pending = pending
+            remember(node.memory, node.node_id, plan)
+            node.view, node.is_alone = view, False
+            node.generation += 1
+            node.owned = [
+                [pid for pid, owners in enumerate(view.owners) if copy < len(owners) and owners[copy] is node]
+                for copy in range(num_copies)
+            ]
+            node.held = frozenset(pid for column in node.owned for pid in column)
+
+    def recluster(self, members: tuple[Node, ...]) -> None:
+        """Let a sub-cluster's pending roster, and all quiescing, take effect."""
+        before = members[0].view.membership
+        away = before.quiesced - {node.node_id for node in members}
+        quiesced = away | {node.node_id for node in members if node.is_quiescing}
+        pending = members[0].pending
+        for node in members:
+            node.memory.membership = Membership(before.version + 1, pending.roster, pending.active_rack, quiesced)
+        self.form(members)
+
+    def check_clocks(self, view: SubCluster) -> None:
+        """Stop writes where the clocks are too far apart for strong consistency, or take them again."""
+        view.stops_writes = self.config.strong_consistency and view.clock_skew_ms > MAX_CLOCK_SKEW_MS
+
     @property
-    def cluster_key(self) -> str:
-        """A token that all nodes of this composition agree on."""
-        members = ",".join(sorted(node.node_id for node in self.nodes))
-        return blake2b(members.encode(), digest_size=6).hexdigest().upper()
+    def sites(self) -> set[str]:
+        """Where nodes and clients stand."""
+        return {*(node.site for node in self.nodes), *self.config.client_sites}
 
-    def record_set(self, name: bytes) -> RecordSet:
-        """The set `name`, made on its first use."""
-        found = self.sets.get(name)
-        if found is None:
-            for node in self.nodes:
-                node.sets[name] = {pid: {} for pid in node.held}
-            copies = [tuple(node.sets[name][pid] for node in self._owners[pid]) for pid in range(NUM_PARTITIONS)]
-            found = self.sets[name] = RecordSet(set_name_of(self.config.namespace, name), copies)
-        return found
+    def record_set(self, node: Node, name: bytes) -> RecordSet:
+        """The set `name` as the node's sub-cluster has it, made on its first use. Raises Refused for a bad name."""
+        known = self.sets.get(name)
+        if known is None:
+            check_set_name(name)
+            if len(self.sets) >= MAX_SETS:
+                raise Refused(ResultCode.FORBIDDEN)
+            known = self.sets[name] = set_name_of(self.config.namespace, name)
+            for each in self.nodes:
+                each.sets[name] = {pid: {} for pid in range(NUM_PARTITIONS)}
+        return node.view.record_set(known)
 
-    def find(self, node: Node, set_name: bytes, digest: bytes) -> Record | None:
-        """A record as `node` reads it: from its own copy, or else from the master's."""
-        found = self.sets.get(set_name)
-        if found is None:
+    def find(self, node: Node, set_name: bytes, digest: bytes, *, relaxed: bool = True) -> Record | None:
+        """A record as `node` reads it.
+
+        relaxed: from the node's own copy where it holds one; otherwise, and else, from the acting master's.
+        """
+        if set_name not in self.sets:
             return None
         pid = partition_of(digest)
-        copy = node.sets[set_name].get(pid)
-        return (found.copies[pid][0] if copy is None else copy).get(digest)
+        if relaxed and (pid in node.held or pid in node.view.unavailable):
+            return node.sets[set_name][pid].get(digest)
+        return self.record_set(node, set_name).copies[pid][0].get(digest)
 
-    def truncate(self, set_name: bytes | None, before_ms: int) -> None:
+    def put(self, owner: RecordSet, digest: bytes, record: Record | None) -> None:
+        """Make this the next version of a record on every node that holds it; None leaves nothing.
+
+        All that changes a record passes here.
+        """
+        if self.journal is not None:
+            self.journal.put(owner.name, digest, record)
+        for copy in owner.copies[partition_of(digest)]:
+            if record is None:
+                copy.pop(digest, None)
+            else:
+                copy[digest] = record
+
+    def hold(self, owner: RecordSet, digest: bytes, record: Record | None, transaction: int, deadline: int) -> None:
+        """Keep what a transaction writes to a record until the transaction ends."""
+        if self.journal is not None:
+            self.journal.put(owner.name, digest, record, transaction, deadline)
+        self.transactions.write(transaction, deadline, (owner.name.name, digest), record)
+
+    def release(self, owner: RecordSet, digest: bytes, transaction: int) -> None:
+        """Forget what a transaction has written to a record."""
+        if self.journal is not None:
+            self.journal.put(owner.name, digest, None, transaction)
+        self.transactions.release(transaction, (owner.name.name, digest))
+
+    def keep_in(self, journal: Journal) -> None:
+        """Take in what the journal holds, and write down every change from now on."""
+        for record, transaction, deadline in journal.entries():
+            if transaction:
+                self.transactions.write(transaction, deadline, (record.set_name, record.digest), record)
+            else:
+                self.put(self.record_set(self.nodes[0], record.set_name), record.digest, record)
+        self.journal = journal
+
+    def truncate(self, node: Node, set_name: bytes | None, before_ms: int) -> None:
         """Drop the records of a set (None: of all sets) that were last written before a moment."""
-        for name, found in self.sets.items():
+        self._drop(node, set_name, lambda record: record.last_update_ms < before_ms)
+
+    def remove_expired(self, now_ms: int) -> None:
+        """Drop the records whose time is over."""
+        for view in {node.view for node in self.nodes if node.state is State.UP}:
+            self._drop(view.members[0], None, lambda record: is_expired(record, now_ms))
+
+    def _drop(self, node: Node, set_name: bytes | None, is_dropped: Callable[[Record], bool]) -> None:
+        for name in self.sets:
             if set_name not in (None, name):
                 continue
-            for copies in found.copies:
-                for copy in copies:
-                    for digest in [d for d, record in copy.items() if record.last_update_ms < before_ms]:
-                        del copy[digest]
+            owner = self.record_set(node, name)
+            for copies in owner.copies:
+                gone = {digest for copy in copies for digest, record in copy.items() if is_dropped(record)}
+                for digest in gone:
+                    self.put(owner, digest, None)

@@ -1,36 +1,31 @@
-"""Commands on one record: read, write, delete, checked in a server's order. Knows neither sockets nor clocks."""
+"""Commands on one record: what may be done at all, and by whom in a transaction. Knows neither sockets nor clocks."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from geotrain.wire import codes
-from geotrain.wire.batches import BatchRow
-from geotrain.wire.codes import DIGEST_BYTES, Field, OpCode, ResultCode
-from geotrain.wire.messages import Message
+from geotrain.wire.codes import DIGEST_BYTES, Field, ResultCode
 from geotrain.wire.partitions import partition_of
-from sim.cluster import operations
-from sim.cluster.cluster import Cluster, Node, Partition
-from sim.cluster.expressions import Filter, filter_of
-from sim.cluster.operations import Refused
-from sim.cluster.records import Bins, Record, make_record
+from sim.cluster.cluster import Cluster, Node
+from sim.cluster.expressions import filter_of
+from sim.cluster.reads import read
+from sim.cluster.records import live
+from sim.cluster.refused import Refused
+from sim.cluster.requests import Outcome, Request
+from sim.cluster.subclusters import RecordSet
+from sim.cluster.transactions import (
+    MONITORS,
+    ROLLS,
+    Place,
+    check_version,
+    deadline_of,
+    id_of,
+    is_committed,
+    transaction_of,
+)
+from sim.cluster.writes import Target, delete, write
 
-MAX_GENERATION = 0xFFFF
-DONT_UPDATE_TTL = 0xFFFFFFFE
-_UNSUPPORTED_FIELDS = frozenset({Field.TRANSACTION_ID, Field.UDF_PACKAGE, Field.UDF_FUNCTION})
-_REPLACES = codes.INFO3_CREATE_OR_REPLACE | codes.INFO3_REPLACE_ONLY
-_MUST_EXIST = codes.INFO3_UPDATE_ONLY | codes.INFO3_REPLACE_ONLY
-
-
-class Outcome(NamedTuple):
-    """What a command ended with: the reply without its envelope."""
-
-    result_code: int
-    generation: int = 0
-    num_ops: int = 0
-    ops: bytes = b""
-
-
-Request = Message | BatchRow
-"""A command for one record, alone or as a row of a batch."""
+_UNSUPPORTED_FIELDS = frozenset({Field.UDF_PACKAGE, Field.UDF_FUNCTION})
+_ALLOW_UNAVAILABLE = codes.INFO3_SC_READ_RELAX | codes.INFO3_SC_READ_TYPE
 
 
 def execute(
@@ -58,143 +53,69 @@ def _execute(
         return Outcome(ResultCode.PARAMETER)
     if not _UNSUPPORTED_FIELDS.isdisjoint(fields):
         return Outcome(ResultCode.UNSUPPORTED)
+    if (pid := partition_of(digest)) in node.view.unavailable and not _may_be_old(node, kind, request, pid):
+        return Outcome(ResultCode.UNAVAILABLE)
     matches = filter_of(filter_) if filter_ else None
+    transaction = _transaction_of(cluster, fields)
     if kind == "read":
-        return _read(cluster, node, request, digest, matches, now_ms)
-    copies = cluster.record_set(fields.get(Field.SET, b"")).copies[partition_of(digest)]
+        return read(cluster, node, request, digest, matches, now_ms, transaction)
+    if node.view.stops_writes:
+        return Outcome(ResultCode.FORBIDDEN)
+    owner = cluster.record_set(node, fields.get(Field.SET, b""))
+    place = owner.name.name, digest
+    if request.info4 & ROLLS:
+        return _roll(cluster, owner, place, transaction, forward=bool(request.info4 & codes.INFO4_ROLL_FORWARD))
+    stored = owner.copies[pid][0].get(digest)
+    holder = cluster.transactions.holder(place)
+    if holder not in (0, transaction):
+        return Outcome(ResultCode.BLOCKED)
+    if transaction:
+        deadline = deadline_of(fields, now_ms)
+        check_version(fields, live(stored, now_ms))
+        stored = cluster.transactions.written(place) if holder else stored
+        present = live(stored, now_ms)
+        target = Target(cluster, owner, digest, now_ms, stored, present, transaction, deadline, bool(holder))
+    else:
+        target = Target(cluster, owner, digest, now_ms, stored, live(stored, now_ms))
     if kind == "delete":
-        return _delete(cluster, request, copies, digest, matches, now_ms)
-    return _write(cluster, request, copies, digest, matches, now_ms)
+        return delete(target, request, matches)
+    return write(target, request, matches)
 
 
-def _read(
-    cluster: Cluster, node: Node, request: Request, digest: bytes, matches: Filter | None, now_ms: int
-) -> Outcome:
-    is_linearizable = request.info3 & codes.INFO3_SC_READ_TYPE and not request.info3 & codes.INFO3_SC_READ_RELAX
-    if is_linearizable and not cluster.is_enterprise:
-        return Outcome(ResultCode.ENTERPRISE_ONLY)
-    record = cluster.find(node, request.fields.get(Field.SET, b""), digest)
-    if record is None:
-        return Outcome(ResultCode.NOT_FOUND)
-    if matches is not None and not matches(record, now_ms):
-        return Outcome(ResultCode.FILTERED_OUT, record.generation)
-    if request.info1 & codes.INFO1_NO_BIN_DATA:
-        return Outcome(ResultCode.OK, record.generation)
-    if request.info1 & codes.INFO1_GET_ALL:
-        return Outcome(ResultCode.OK, record.generation, record.num_bins, record.ops)
-    if any(op.code != OpCode.READ for op in request.ops):
-        return Outcome(ResultCode.UNSUPPORTED)
-    found = [ops for ops in (record.bin(op.name) for op in request.ops) if ops is not None]
-    return Outcome(ResultCode.OK, record.generation, len(found), b"".join(found))
+def _may_be_old(node: Node, kind: str, request: Request, pid: int) -> bool:
+    """Whether a read takes what the node happens to hold of a partition that can't be served."""
+    return kind == "read" and request.info3 & _ALLOW_UNAVAILABLE == _ALLOW_UNAVAILABLE and node.memory.versions[pid] > 0
 
 
-def _write(
-    cluster: Cluster,
-    request: Request,
-    copies: tuple[Partition, ...],
-    digest: bytes,
-    matches: Filter | None,
-    now_ms: int,
-) -> Outcome:
-    replaces = bool(request.info3 & _REPLACES)
-    if not request.ops:
-        return Outcome(ResultCode.PARAMETER)
-    if 0 < request.record_ttl < DONT_UPDATE_TTL:
-        return Outcome(ResultCode.FORBIDDEN)  # as any server with nsup-period 0
-    must_exist = operations.check(request.ops, replaces=replaces) or bool(request.info3 & _MUST_EXIST)
-    present = copies[0].get(digest)
-    generation = 0 if present is None else present.generation
-    refusal = _refusal(present, request, matches, now_ms, must_exist=must_exist)
-    if refusal is not None:
-        return Outcome(refusal, generation)
-    bins = {} if present is None or replaces else present.bins()
-    respond_all = bool(request.info2 & codes.INFO2_RESPOND_ALL_OPS)
-    try:
-        answers = operations.apply(bins, request.ops, respond_all=respond_all)
-        generation = _store(cluster, request, copies, digest, present, bins, now_ms)
-    except Refused as refused:
-        return Outcome(refused.code, generation)
-    return Outcome(ResultCode.OK, generation, len(answers), b"".join(answers))
+def _transaction_of(cluster: Cluster, fields: Mapping[int, bytes]) -> int:
+    """The transaction that a command on a record is part of, or 0. Raises Refused where there are none."""
+    is_monitor = fields.get(Field.SET) == MONITORS
+    if not is_monitor and Field.TRANSACTION_ID not in fields:
+        return 0
+    if not cluster.is_enterprise:
+        raise Refused(ResultCode.ENTERPRISE_ONLY)
+    if not cluster.config.strong_consistency:
+        raise Refused(ResultCode.UNSUPPORTED)
+    return 0 if is_monitor else transaction_of(fields)
 
 
-def _store(
-    cluster: Cluster,
-    request: Request,
-    copies: tuple[Partition, ...],
-    digest: bytes,
-    present: Record | None,
-    bins: Bins,
-    now_ms: int,
-) -> int:
-    """Put the record's next version on every node that holds it. Returns its generation. Raises Refused."""
-    fields = request.fields
-    generation, key = (0, b"") if present is None else (present.generation, present.key)
-    generation = generation % MAX_GENERATION + 1
-    if not bins:  # a record without bins does not exist
-        _remove(cluster, request, copies, digest, present)
-        return generation
-    name = cluster.record_set(fields.get(Field.SET, b"")).name
-    record = make_record(name, digest, fields.get(Field.KEY) or key, generation, now_ms, bins)
-    if len(record.row) > cluster.config.max_record_bytes:
-        raise Refused(ResultCode.TOO_BIG)
-    for copy in copies:
-        copy[digest] = record
-    return generation
-
-
-def _delete(
-    cluster: Cluster,
-    request: Request,
-    copies: tuple[Partition, ...],
-    digest: bytes,
-    matches: Filter | None,
-    now_ms: int,
-) -> Outcome:
-    if request.info2 & codes.INFO2_DURABLE_DELETE and not cluster.is_enterprise:
-        return Outcome(ResultCode.ENTERPRISE_ONLY)
-    present = copies[0].get(digest)
-    refusal = _refusal(present, request, matches, now_ms, must_exist=True)
-    if refusal is not None:
-        return Outcome(refusal)
-    _remove(cluster, request, copies, digest, present)
+def _roll(cluster: Cluster, owner: RecordSet, place: Place, transaction: int, *, forward: bool) -> Outcome:
+    """Put what a transaction has written to a record in its place, or forget it. Doing it again does nothing."""
+    if transaction and cluster.transactions.holder(place) == transaction:
+        if forward:
+            cluster.put(owner, place[1], cluster.transactions.written(place))
+        cluster.release(owner, place[1], transaction)
     return Outcome(ResultCode.OK)
 
 
-def _remove(
-    cluster: Cluster, request: Request, copies: tuple[Partition, ...], digest: bytes, present: Record | None
-) -> None:
-    if present is None:
-        raise Refused(ResultCode.NOT_FOUND)
-    if cluster.config.strong_consistency and not request.info2 & codes.INFO2_DURABLE_DELETE:
-        raise Refused(ResultCode.FORBIDDEN)  # a delete that leaves no tombstone could be undone by an old copy
-    for copy in copies:
-        del copy[digest]
-
-
-def _refusal(
-    present: Record | None, request: Request, matches: Filter | None, now_ms: int, *, must_exist: bool
-) -> ResultCode | None:
-    """Why a record can't be written or deleted as asked, or None; in a server's order of checks."""
-    if present is None:
-        if must_exist:
-            return ResultCode.NOT_FOUND
-        return None if _generation_fits(request, 0) else ResultCode.GENERATION
-    if request.info2 & codes.INFO2_CREATE_ONLY:
-        return ResultCode.EXISTS
-    if not _generation_fits(request, present.generation):
-        return ResultCode.GENERATION
-    if matches is not None and not matches(present, now_ms):
-        return ResultCode.FILTERED_OUT
-    key = request.fields.get(Field.KEY)
-    if key and present.key and key != present.key:
-        return ResultCode.KEY_MISMATCH
-    return None
-
-
-def _generation_fits(request: Request, current: int) -> bool:
-    """Whether the generation is the one that the writer expects; an absent record has generation 0."""
-    if request.info2 & codes.INFO2_GENERATION_EQUAL:
-        return request.generation == current
-    if request.info2 & codes.INFO2_GENERATION_GREATER:
-        return request.generation > current
-    return True
+def end_overdue_transactions(cluster: Cluster, node: Node, now_ms: int) -> None:
+    """End the transactions whose clients did not in time: forward where that was decided, back otherwise."""
+    overdue = cluster.transactions.overdue(now_ms)
+    if not overdue:
+        return
+    monitors = (record for copies in cluster.record_set(node, MONITORS).copies for record in copies[0].values())
+    decided = {id_of(record) for record in monitors if not record.is_tombstone and is_committed(record)}
+    for transaction, places in overdue.items():
+        for place in places:
+            owner = cluster.record_set(node, place[0])
+            _roll(cluster, owner, place, transaction, forward=transaction in decided)

@@ -1,47 +1,46 @@
-"""Filter expressions: from their bytes to a function of a record. Pure. What can't be known filters out."""
+"""Expressions: from their bytes to a function of a record. Pure. What can't be known filters out."""
 
 import math
 import operator
 from collections.abc import Callable
 from functools import lru_cache, reduce
-from typing import Any, NamedTuple
+from typing import Any
 
-from geotrain.wire.codes import Particle, ProtocolError, ResultCode
+from geotrain.wire.codes import EPOCH_S, Particle, ProtocolError, ResultCode
 from geotrain.wire.messages import OP_OVERHEAD
-from geotrain.wire.packing import unpack_raw, untype
-from geotrain.wire.particles import decode_value
-from sim.cluster.operations import Refused
-from sim.cluster.records import Record
+from geotrain.wire.packing import unpack_raw
+from sim.cluster import expression_calls
+from sim.cluster import expression_numbers as numbers
+from sim.cluster.elements import has_unordered_map, integer, order_key, split, wrap
+from sim.cluster.expression_values import (
+    ANY,
+    BLOB,
+    BOOL,
+    FLOAT,
+    INT,
+    PARTICLES,
+    STR,
+    UNKNOWN,
+    Evaluate,
+    Node,
+    Packed,
+    Subject,
+    constant,
+    decoded,
+    value_in,
+)
+from sim.cluster.refused import Refused
 
-Filter = Callable[[Record, int], bool]
+Filter = Callable[[Subject, int], bool]
 """Whether a record passes, at a time in milliseconds."""
 
-NIL, BOOL, INT, STR, LIST, MAP, BLOB, FLOAT = range(8)
-ANY = -1
-UNKNOWN = object()
-"""The value of a bin that is missing or of another type, and of everything made of it."""
-
-_PARTICLES = {
-    BOOL: Particle.BOOL,
-    INT: Particle.INTEGER,
-    STR: Particle.STRING,
-    BLOB: Particle.BLOB,
-    FLOAT: Particle.FLOAT,
-}
+_NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 _NEVER = -1
 
-Evaluate = Callable[[Record, int], Any]
+Arguments = list[bytes]
+"""The arguments of an expression, each packed."""
 
-
-class Node(NamedTuple):
-    """A compiled expression: the type of its value, and how to find it in a record at a time."""
-
-    type: int
-    evaluate: Evaluate
-
-
-Arguments = list[Any]
 Variables = dict[bytes, Node]
 Build = Callable[[Arguments, Variables], Node]
 
@@ -49,42 +48,47 @@ Build = Callable[[Arguments, Variables], Node]
 @lru_cache(maxsize=256)
 def filter_of(data: bytes) -> Filter:
     """The filter that a field or row carries. Raises Refused for one that can't be built."""
-    try:
-        node = _compile(unpack_raw(data), {})
-    except (ProtocolError, TypeError, ValueError, IndexError, KeyError, RecursionError):
-        raise Refused(ResultCode.PARAMETER) from None
+    node = compiled(data)
     evaluate = node.evaluate
     if node.type not in (BOOL, ANY):
         raise Refused(ResultCode.PARAMETER)
     return lambda record, now_ms: evaluate(record, now_ms) is True
 
 
-def _compile(packed: Any, variables: Variables) -> Node:
-    match packed:
-        case [int(code), *arguments]:
-            if code not in _BUILDERS:
-                raise Refused(ResultCode.UNSUPPORTED)
-            return _BUILDERS[code](arguments, variables)
-        case None:
-            return _constant(NIL, None)
-        case bool():
-            return _constant(BOOL, packed)
-        case int():
-            return _constant(INT, packed)
-        case float():
-            return _constant(FLOAT, packed)
-        case bytes():
-            value = untype(packed)
-            return _constant(STR if isinstance(value, str) else BLOB, value)
-    raise Refused(ResultCode.PARAMETER)
+@lru_cache(maxsize=256)
+def compiled(data: bytes) -> Node:
+    """An expression of any type. Raises Refused for one that can't be built."""
+    try:
+        kind, evaluate = _compile(data, {})
+    except (ProtocolError, TypeError, ValueError, IndexError, KeyError, RecursionError):
+        raise Refused(ResultCode.PARAMETER) from None
+
+    def safely(record: Subject, now_ms: int) -> Any:
+        try:
+            return evaluate(record, now_ms)
+        except ProtocolError:  # a bin holds what is no list or map, whatever its type says
+            return UNKNOWN
+
+    return Node(kind, safely)
 
 
-def _constant(kind: int, value: Any) -> Node:
-    return Node(kind, lambda record, now_ms: value)
+def _compile(packed: bytes, variables: Variables) -> Node:
+    kind, value = value_in(packed)
+    if PARTICLES[kind] != Particle.LIST:
+        return constant(kind, value)
+    code, *arguments = split(packed)
+    build = _BUILDERS.get(integer(code))
+    if build is None:
+        raise Refused(ResultCode.UNSUPPORTED)
+    return build(arguments, variables)
+
+
+def _calls(build: Callable[[Arguments, expression_calls.Compile], Node]) -> Build:
+    return lambda arguments, variables: build(arguments, lambda packed: _compile(packed, variables))
 
 
 def _unknown(arguments: Arguments, variables: Variables) -> Node:
-    return _constant(ANY, UNKNOWN)
+    return constant(ANY, UNKNOWN)
 
 
 def _compare(compare: Callable[[Any, Any], bool]) -> Build:
@@ -93,9 +97,17 @@ def _compare(compare: Callable[[Any, Any], bool]) -> Build:
         if ANY not in (left_type, right_type) and left_type != right_type:
             raise Refused(ResultCode.PARAMETER)
 
-        def evaluate(record: Record, now_ms: int) -> Any:
+        def evaluate(record: Subject, now_ms: int) -> Any:
             a, b = left(record, now_ms), right(record, now_ms)
-            return UNKNOWN if a is UNKNOWN or b is UNKNOWN else compare(a, b)
+            if a is UNKNOWN or b is UNKNOWN:
+                return UNKNOWN
+            if isinstance(a, Packed):
+                if has_unordered_map(a.data) or has_unordered_map(b.data):
+                    return UNKNOWN
+                a, b = order_key(a.data), order_key(b.data)
+            elif a is None:
+                a = b = 0  # nothing equals nothing
+            return compare(a, b)
 
         return Node(BOOL, evaluate)
 
@@ -123,7 +135,7 @@ def _until(arguments: Arguments, variables: Variables, *, decisive: bool) -> Nod
     """Three-valued AND and OR: one decisive value decides; else one unknown makes the whole unknown."""
     _, terms = _operands(arguments, variables, BOOL)
 
-    def evaluate(record: Record, now_ms: int) -> Any:
+    def evaluate(record: Subject, now_ms: int) -> Any:
         result: Any = not decisive
         for term in terms:
             value = term(record, now_ms)
@@ -136,13 +148,17 @@ def _until(arguments: Arguments, variables: Variables, *, decisive: bool) -> Nod
     return Node(BOOL, evaluate)
 
 
-def _calculate(function: Callable[..., Any], types: tuple[int, ...], result: int | None = None) -> Build:
+def _calculate(
+    function: Callable[..., Any], types: tuple[int, ...], result: int | None = None, *, num_operands: int | None = None
+) -> Build:
     """A function of operands of one type; its value is unknown where an operand is, or where it has none."""
 
     def build(arguments: Arguments, variables: Variables) -> Node:
         kind, terms = _operands(arguments, variables, *types)
+        if num_operands not in (None, len(terms)):
+            raise Refused(ResultCode.PARAMETER)
 
-        def evaluate(record: Record, now_ms: int) -> Any:
+        def evaluate(record: Subject, now_ms: int) -> Any:
             values = [term(record, now_ms) for term in terms]
             if any(value is UNKNOWN for value in values):
                 return UNKNOWN
@@ -150,84 +166,90 @@ def _calculate(function: Callable[..., Any], types: tuple[int, ...], result: int
                 value = function(*values)
             except (ArithmeticError, ValueError):
                 return UNKNOWN
-            return _wrap(value) if type(value) is int else value
+            return wrap(value) if type(value) is int else value
 
         return Node(kind if result is None else result, evaluate)
 
     return build
 
 
-def _wrap(value: int) -> int:
-    """Integers of a server have 64 bits."""
-    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+def _scan(function: Callable[[int, bool], int]) -> Build:
+    def build(arguments: Arguments, variables: Variables) -> Node:
+        number, bit = (_compile(argument, variables) for argument in arguments)
+        if number.type not in (INT, ANY) or bit.type not in (BOOL, ANY):
+            raise Refused(ResultCode.PARAMETER)
 
+        def evaluate(record: Subject, now_ms: int) -> Any:
+            values = number.evaluate(record, now_ms), bit.evaluate(record, now_ms)
+            return UNKNOWN if UNKNOWN in values else function(*values)
 
-def _subtract(first: Any, *others: Any) -> Any:
-    return first - sum(others) if others else -first
+        return Node(INT, evaluate)
 
-
-def _divide(first: Any, *others: Any) -> Any:
-    divisor = math.prod(others) if others else first
-    dividend = first if others else 1
-    if isinstance(dividend, float):
-        return dividend / divisor
-    return _quotient(dividend, divisor)
-
-
-def _quotient(dividend: int, divisor: int) -> int:
-    """Integer division rounds toward zero, as in C."""
-    quotient = abs(dividend) // abs(divisor)
-    return quotient if (dividend < 0) == (divisor < 0) else -quotient
-
-
-def _modulo(dividend: int, divisor: int) -> int:
-    return dividend - divisor * _quotient(dividend, divisor)
-
-
-def _exclusive(*values: bool) -> bool:
-    return sum(values) == 1
+    return build
 
 
 def _metadata(kind: int, evaluate: Evaluate) -> Build:
-    return lambda arguments, variables: Node(kind, evaluate)
+    def build(arguments: Arguments, variables: Variables) -> Node:
+        if arguments:
+            raise Refused(ResultCode.PARAMETER)
+        return Node(kind, evaluate)
+
+    return build
 
 
 def _digest_modulo(arguments: Arguments, variables: Variables) -> Node:
-    (divisor,) = arguments
-    if divisor <= 0:
+    (packed,) = arguments
+    divisor = abs(integer(packed))
+    if not divisor:
         raise Refused(ResultCode.PARAMETER)
     return Node(INT, lambda record, now_ms: int.from_bytes(record.digest[16:], "little") % divisor)
 
 
-def _key(arguments: Arguments, variables: Variables) -> Node:
-    (kind,) = arguments
-    particle = _PARTICLES[kind]
+def _void_time(record: Subject, now_ms: int) -> int:
+    return (record.void_time + EPOCH_S) * _NS_PER_S if record.void_time else _NEVER
 
-    def evaluate(record: Record, now_ms: int) -> Any:
+
+def _ttl(record: Subject, now_ms: int) -> int:
+    return max(record.void_time + EPOCH_S - now_ms // 1000, 0) if record.void_time else _NEVER
+
+
+def _key(arguments: Arguments, variables: Variables) -> Node:
+    (kind,) = map(integer, arguments)
+    if kind not in (INT, STR, BLOB):
+        raise Refused(ResultCode.PARAMETER)
+    particle = PARTICLES[kind]
+
+    def evaluate(record: Subject, now_ms: int) -> Any:
         key = record.key
-        return decode_value(particle, key[1:]) if key[:1] == bytes([particle]) else UNKNOWN
+        return decoded(particle, key[1:]) if key[:1] == bytes([particle]) else UNKNOWN
 
     return Node(kind, evaluate)
 
 
+def _name(packed: bytes) -> bytes:
+    name = unpack_raw(packed)
+    if not isinstance(name, bytes):
+        raise Refused(ResultCode.PARAMETER)
+    return name
+
+
 def _bin(arguments: Arguments, variables: Variables) -> Node:
-    kind, name = arguments
-    if kind not in _PARTICLES:
-        raise Refused(ResultCode.UNSUPPORTED)
-    particle = _PARTICLES[kind]
+    packed_kind, packed_name = arguments
+    kind, name = integer(packed_kind), _name(packed_name)
+    particle = PARTICLES[kind]
     value_at = OP_OVERHEAD + len(name)
 
-    def evaluate(record: Record, now_ms: int) -> Any:
+    def evaluate(record: Subject, now_ms: int) -> Any:
         op = record.bin(name)
-        return UNKNOWN if op is None or op[5] != particle else decode_value(particle, op[value_at:])
+        return UNKNOWN if op is None or op[5] != particle else decoded(particle, op[value_at:])
 
     return Node(kind, evaluate)
 
 
 def _bin_type(arguments: Arguments, variables: Variables) -> Node:
-    (name,) = arguments
+    (name,) = map(_name, arguments)
 
-    def evaluate(record: Record, now_ms: int) -> Any:
+    def evaluate(record: Subject, now_ms: int) -> Any:
         op = record.bin(name)
         return int(Particle.NIL) if op is None else op[5]
 
@@ -241,7 +263,7 @@ def _condition(arguments: Arguments, variables: Variables) -> Node:
     if len(tests) != len(actions) - 1 or len(types) > 1 or any(test.type not in (BOOL, ANY) for test in tests):
         raise Refused(ResultCode.PARAMETER)
 
-    def evaluate(record: Record, now_ms: int) -> Any:
+    def evaluate(record: Subject, now_ms: int) -> Any:
         for test, action in zip(tests, actions, strict=False):
             value = test.evaluate(record, now_ms)
             if value is not False:
@@ -252,15 +274,34 @@ def _condition(arguments: Arguments, variables: Variables) -> Node:
 
 
 def _let(arguments: Arguments, variables: Variables) -> Node:
-    *definitions, body = arguments
+    *definitions, packed_body = arguments
     scope = dict(variables)
-    for name, packed in zip(definitions[::2], definitions[1::2], strict=True):
-        scope[name] = _compile(packed, scope)
-    return _compile(body, scope)
+    values: list[Any] = []  # of the variables, while the body is evaluated
+    terms = []
+    for packed_name, packed in zip(definitions[::2], definitions[1::2], strict=True):
+        name = _name(packed_name)
+        if name in scope:
+            raise Refused(ResultCode.PARAMETER)
+        node = _compile(packed, scope)
+        terms.append(node.evaluate)
+        scope[name] = Node(node.type, _from(values, len(terms) - 1))
+    body = _compile(packed_body, scope)
+
+    def evaluate(record: Subject, now_ms: int) -> Any:
+        values.clear()
+        for term in terms:
+            values.append(term(record, now_ms))
+        return body.evaluate(record, now_ms)
+
+    return Node(body.type, evaluate)
+
+
+def _from(values: list[Any], position: int) -> Evaluate:
+    return lambda record, now_ms: values[position]
 
 
 def _variable(arguments: Arguments, variables: Variables) -> Node:
-    (name,) = arguments
+    (name,) = map(_name, arguments)
     return variables[name]
 
 
@@ -273,34 +314,42 @@ _BUILDERS: dict[int, Build] = {
     4: _compare(operator.ge),
     5: _compare(operator.lt),
     6: _compare(operator.le),
+    7: _calls(expression_calls.matches_regex),
+    9: _calls(expression_calls.in_list),
     16: _and,
     17: _or,
-    18: _calculate(operator.not_, (BOOL,)),
-    19: _calculate(_exclusive, (BOOL,)),
-    20: _calculate(lambda *values: sum(values), _NUMBERS),
-    21: _calculate(_subtract, _NUMBERS),
-    22: _calculate(lambda *values: math.prod(values), _NUMBERS),
-    23: _calculate(_divide, _NUMBERS),
-    24: _calculate(math.pow, (FLOAT,)),
-    25: _calculate(math.log, (FLOAT,)),
-    26: _calculate(_modulo, (INT,)),
-    27: _calculate(abs, _NUMBERS),
-    28: _calculate(lambda value: float(math.floor(value)), (FLOAT,)),
-    29: _calculate(lambda value: float(math.ceil(value)), (FLOAT,)),
-    30: _calculate(int, (FLOAT,), INT),
-    31: _calculate(float, (INT,), FLOAT),
+    18: _calculate(operator.not_, (BOOL,), num_operands=1),
+    19: _calculate(numbers.exactly_one, (BOOL,)),
+    20: _calculate(numbers.add, _NUMBERS),
+    21: _calculate(numbers.subtract, _NUMBERS),
+    22: _calculate(numbers.multiply, _NUMBERS),
+    23: _calculate(numbers.divide, _NUMBERS),
+    24: _calculate(math.pow, (FLOAT,), num_operands=2),
+    25: _calculate(math.log, (FLOAT,), num_operands=2),
+    26: _calculate(numbers.modulo, (INT,), num_operands=2),
+    27: _calculate(abs, _NUMBERS, num_operands=1),
+    28: _calculate(numbers.floor, (FLOAT,), num_operands=1),
+    29: _calculate(numbers.ceiling, (FLOAT,), num_operands=1),
+    30: _calculate(int, (FLOAT,), INT, num_operands=1),
+    31: _calculate(float, (INT,), FLOAT, num_operands=1),
     32: _calculate(lambda *values: reduce(operator.and_, values), (INT,)),
     33: _calculate(lambda *values: reduce(operator.or_, values), (INT,)),
     34: _calculate(lambda *values: reduce(operator.xor, values), (INT,)),
-    35: _calculate(operator.invert, (INT,)),
+    35: _calculate(operator.invert, (INT,), num_operands=1),
+    36: _calculate(numbers.shift_left, (INT,), num_operands=2),
+    37: _calculate(numbers.shift_right, (INT,), num_operands=2),
+    38: _calculate(numbers.shift_right_signed, (INT,), num_operands=2),
+    39: _calculate(numbers.count_ones, (INT,), num_operands=1),
+    40: _scan(numbers.first_bit),
+    41: _scan(numbers.last_bit),
     50: _calculate(lambda *values: min(values), _NUMBERS),
     51: _calculate(lambda *values: max(values), _NUMBERS),
     64: _digest_modulo,
     65: _metadata(INT, lambda record, now_ms: len(record.row)),
     66: _metadata(INT, lambda record, now_ms: record.last_update_ms * _NS_PER_MS),
-    67: _metadata(INT, lambda record, now_ms: now_ms - record.last_update_ms),
-    68: _metadata(INT, lambda record, now_ms: _NEVER),
-    69: _metadata(INT, lambda record, now_ms: _NEVER),
+    67: _metadata(INT, lambda record, now_ms: max(now_ms - record.last_update_ms, 0)),
+    68: _metadata(INT, _void_time),
+    69: _metadata(INT, _ttl),
     70: _metadata(STR, lambda record, now_ms: record.set_name.decode()),
     71: _metadata(BOOL, lambda record, now_ms: bool(record.key)),
     72: _metadata(BOOL, lambda record, now_ms: False),
@@ -309,8 +358,12 @@ _BUILDERS: dict[int, Build] = {
     80: _key,
     81: _bin,
     82: _bin_type,
+    101: _calls(expression_calls.map_keys),
+    102: _calls(expression_calls.map_values),
     123: _condition,
     124: _variable,
     125: _let,
+    126: _calls(expression_calls.quote),
+    127: _calls(expression_calls.call),
 }
 """How each expression is compiled, by its code."""

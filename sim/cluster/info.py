@@ -4,12 +4,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from geotrain.wire.codes import ResultCode
-from geotrain.wire.info import decode_parameters, encode_parameters, encode_peers
+from geotrain.wire.codes import EPOCH_S, ResultCode
+from geotrain.wire.info import encode_parameters, encode_peers
 from geotrain.wire.partitions import encode_replicas
 from sim.cluster.cluster import Cluster, Node
+from sim.cluster.index_info import INDEX_ANSWERS
+from sim.cluster.info_parameters import Answer, InfoError, check_name, check_namespace
+from sim.cluster.inner_info import INNER_ANSWERS
+from sim.cluster.job_info import JOB_ANSWERS
+from sim.cluster.roster_info import ROSTER_ANSWERS
 
-BUILD = "8.1.2.0"
 DEFAULT_PORT = 3000
 FEATURES = (
     "batch-any;batch-index;blob-bits;cdt-index;cdt-list;cdt-map;cluster-stable;float;geo;sindex-exists;peers;"
@@ -32,25 +36,21 @@ _COUNTERS = {
     ("batch_sub", "read"): _counter_names("batch_sub_read", "success", _FILTERED, _NOT_FOUND),
     ("batch_sub", "write"): _counter_names("batch_sub_write", "success", _FILTERED),
     ("batch_sub", "delete"): _counter_names("batch_sub_delete", "success", _FILTERED, _NOT_FOUND),
+    ("ops_sub", "write"): _counter_names("ops_sub_write", "success", _FILTERED),
     ("pi_query", "long_basic"): _counter_names("pi_query_long_basic", "complete"),
+    ("pi_query", "ops_bg"): _counter_names("pi_query_ops_bg", "complete"),
+    ("si_query", "long_basic"): _counter_names("si_query_long_basic", "complete"),
+    ("si_query", "ops_bg"): _counter_names("si_query_ops_bg", "complete"),
 }
 """The statistic that counts a command, by who sent it, what it does and how it ended; SERVER stands for the rest."""
 
-Answer = Callable[[Cluster, Node, str], str]
-"""The value of a name on a node, given the text behind the name's `:` or `/`."""
 
-
-class InfoError(Exception):
-    """An answer `ERROR:<code>:<text>`."""
-
-    def __init__(self, code: ResultCode, text: str) -> None:
-        super().__init__(f"ERROR:{int(code)}:{text}")
-
-
-def answer(cluster: Cluster, node: Node, request: str) -> str:
-    """The value for one line of an info request."""
+def answer(cluster: Cluster, node: Node, request: str, site: str = "") -> str:
+    """The value for one line of an info request. Clients hear the addresses that are meant for their site."""
     name, _, parameters = request.replace("/", ":", 1).partition(":")
     try:
+        if name in _ADDRESSES:
+            return _ADDRESSES[name](cluster, node, site)
         if name not in _ANSWERS:
             raise InfoError(ResultCode.PARAMETER, "unrecognized command")
         return _ANSWERS[name](cluster, node, parameters)
@@ -69,25 +69,23 @@ def _enterprise(function: Answer) -> Answer:
     return answer_or_refuse
 
 
-def _edition(cluster: Cluster, node: Node, parameters: str) -> str:
-    return f"Aerospike {cluster.config.edition.title()} Edition"
-
-
 def _generation(cluster: Cluster, node: Node, parameters: str) -> str:
-    return str(cluster.generation)
+    return str(node.generation)
 
 
-def _service(cluster: Cluster, node: Node, parameters: str) -> str:
-    return f"{node.host}:{node.port}"
+def _service(cluster: Cluster, node: Node, site: str) -> str:
+    host, port = node.addresses[site]
+    return f"{host}:{port}"
 
 
-def _peers(cluster: Cluster, node: Node, parameters: str) -> str:
-    others = [(peer.node_id, peer.host, peer.port) for peer in cluster.nodes if peer is not node]
-    return encode_peers(cluster.generation, DEFAULT_PORT, others)
+def _peers(cluster: Cluster, node: Node, site: str) -> str:
+    others = [(peer.node_id, *peer.addresses[site]) for peer in node.view.members if peer is not node]
+    return encode_peers(node.generation, DEFAULT_PORT, others, cluster.config.tls_name)
 
 
 def _replicas(cluster: Cluster, node: Node, parameters: str) -> str:
-    return encode_replicas(cluster.config.namespace, cluster.regime, node.owned)
+    regime = node.view.regime if cluster.config.strong_consistency else 0
+    return encode_replicas(cluster.config.namespace, regime, node.owned)
 
 
 def _rack_ids(cluster: Cluster, node: Node, parameters: str) -> str:
@@ -97,25 +95,15 @@ def _rack_ids(cluster: Cluster, node: Node, parameters: str) -> str:
 def _racks(cluster: Cluster, node: Node, parameters: str) -> str:
     prefix = "roster_rack" if cluster.config.strong_consistency else "rack"
     nodes_by_rack: dict[int, list[str]] = {}
-    for peer in cluster.nodes:
+    for peer in node.view.members:
         nodes_by_rack.setdefault(peer.rack, []).append(peer.node_id)
     racks = {f"{prefix}_{rack}": ",".join(members) for rack, members in sorted(nodes_by_rack.items())}
     return encode_parameters({"ns": cluster.config.namespace, **racks}, ":")
 
 
-def _roster(cluster: Cluster, node: Node, parameters: str) -> str:
-    present = ",".join(sorted((f"{peer.node_id}@{peer.rack}" for peer in cluster.nodes), reverse=True))
-    roster = present if cluster.config.strong_consistency else "null"
-    entry = encode_parameters({"roster": roster, "pending_roster": roster, "observed_nodes": present}, ":")
-    if not parameters:
-        return f"ns={cluster.config.namespace}:{entry}"
-    _check_namespace(cluster, parameters)
-    return entry
-
-
 def _sets(cluster: Cluster, node: Node, parameters: str) -> str:
     namespace, _, only = parameters.partition("/")
-    _check_name(cluster, namespace)
+    check_name(cluster, namespace)
     lines = []
     for name in cluster.sets:
         if not name or (only and name != only.encode()):
@@ -124,10 +112,10 @@ def _sets(cluster: Cluster, node: Node, parameters: str) -> str:
             "ns": cluster.config.namespace,
             "set": name.decode(),
             "objects": node.num_records(name),
-            "tombstones": 0,
+            "tombstones": node.num_tombstones(name),
             "data_used_bytes": node.num_bytes(name),
             "truncate_lut": 0,
-            "sindexes": 0,
+            "sindexes": sum(index.set_name == name for index in cluster.indexes.values()),
             "truncating": False,
         }
         lines.append(encode_parameters(values, ":") + ";")
@@ -135,29 +123,35 @@ def _sets(cluster: Cluster, node: Node, parameters: str) -> str:
 
 
 def _namespace(cluster: Cluster, node: Node, parameters: str) -> str:
-    _check_name(cluster, parameters)
+    check_name(cluster, parameters)
     config = cluster.config
     num_records = sum(node.num_records(name) for name in cluster.sets)
+    num_tombstones = sum(node.num_tombstones(name) for name in cluster.sets)
     num_master = sum(len(node.sets[name][pid]) for name in cluster.sets for pid in node.owned[0])
     values: dict[str, Any] = {
-        "ns_cluster_size": len(cluster.nodes),
+        "ns_cluster_size": len(node.view.members),
         "effective_replication_factor": config.replication_factor,
         "objects": num_records,
-        "tombstones": 0,
+        "tombstones": num_tombstones,
         "master_objects": num_master,
         "prole_objects": num_records - num_master,
         "non_replica_objects": 0,
         "unreplicated_records": 0,
-        "dead_partitions": 0,
-        "unavailable_partitions": 0,
-        "clock_skew_stop_writes": False,
+        "dead_partitions": len(node.view.dead),
+        "unavailable_partitions": len(node.view.unavailable - node.view.dead),
+        "clock_skew_stop_writes": node.view.stops_writes,
         "stop_writes": False,
         "migrate_tx_partitions_remaining": 0,
         "migrate_rx_partitions_remaining": 0,
         "max-record-size": config.max_record_bytes,
-        "nsup-period": 0,
-        "default-ttl": 0,
-        "allow-ttl-without-nsup": False,
+        "nsup-period": config.nsup_period_s,
+        "default-ttl": config.default_ttl_s,
+        "default-read-touch-ttl-pct": config.default_read_touch_ttl_pct,
+        "allow-ttl-without-nsup": config.allow_ttl_without_nsup,
+        "pending_quiesce": node.is_quiescing,
+        "effective_is_quiesced": node.node_id in node.view.membership.quiesced,
+        "nodes_quiesced": len(node.view.membership.quiesced),
+        "effective_active_rack": node.view.membership.active_rack,
         "rack-id": node.rack,
         "replication-factor": config.replication_factor,
         "strong-consistency": config.strong_consistency,
@@ -178,78 +172,83 @@ def _counts(node: Node) -> dict[str, int]:
 
 def _statistics(cluster: Cluster, node: Node, parameters: str) -> str:
     values = {
-        "cluster_size": len(cluster.nodes),
-        "cluster_key": cluster.cluster_key,
-        "cluster_generation": cluster.generation,
-        "cluster_principal": max(peer.node_id for peer in cluster.nodes),
+        "cluster_size": len(node.view.members),
+        "cluster_key": node.view.cluster_key,
+        "cluster_generation": node.generation,
+        "cluster_principal": node.view.principal,
         "cluster_integrity": True,
         "cluster_is_member": True,
         "cluster_clock_skew_stop_writes_sec": 0,
-        "cluster_clock_skew_ms": 0,
+        "cluster_clock_skew_ms": node.view.clock_skew_ms,
         "uptime": int(time.monotonic() - cluster.started_s),
         "objects": sum(node.num_records(name) for name in cluster.sets),
-        "client_connections": node.num_connections,
+        "client_connections": len(node.connections),
         "migrate_partitions_remaining": 0,
     }
     return encode_parameters(values)
 
 
 def _truncate(cluster: Cluster, node: Node, parameters: str) -> str:
-    values = _check_namespace(cluster, parameters)
+    values = check_namespace(cluster, parameters)
     if not values.get("set"):
         raise InfoError(ResultCode.PARAMETER, "missing 'set'")
-    cluster.truncate(values["set"].encode(), _before_ms(values))
+    cluster.truncate(node, values["set"].encode(), _before_ms(node, values))
     return "ok"
 
 
 def _truncate_namespace(cluster: Cluster, node: Node, parameters: str) -> str:
-    cluster.truncate(None, _before_ms(_check_namespace(cluster, parameters)))
+    cluster.truncate(node, None, _before_ms(node, check_namespace(cluster, parameters)))
     return "ok"
 
 
-def _before_ms(values: Mapping[str, str]) -> int:
-    lut_ns = values.get("lut", "0")
-    if not lut_ns.isdecimal():
+def _before_ms(node: Node, values: Mapping[str, str]) -> int:
+    now_ms = node.now_ms()
+    if "lut" not in values:
+        return now_ms
+    if not values["lut"].isdecimal():
         raise InfoError(ResultCode.PARAMETER, "bad 'lut'")
-    return (int(lut_ns) or time.time_ns()) // 1_000_000
+    before_ms = int(values["lut"]) // 1_000_000
+    if before_ms > now_ms:
+        raise InfoError(ResultCode.PARAMETER, "would-truncate-in-the-future")
+    if before_ms <= EPOCH_S * 1000:
+        raise InfoError(ResultCode.PARAMETER, "would-truncate-to-0")
+    return before_ms
 
 
-def _check_namespace(cluster: Cluster, parameters: str) -> dict[str, str]:
-    values = decode_parameters(parameters)
-    _check_name(cluster, values.get("namespace") or values.get("ns") or values.get("id") or "")
-    return values
-
-
-def _check_name(cluster: Cluster, name: str) -> None:
-    if name != cluster.config.namespace:
-        raise InfoError(ResultCode.PARAMETER, f"bad namespace '{name}'")
-
+_ADDRESSES: dict[str, Callable[[Cluster, Node, str], str]] = {
+    "peers-clear-alt": _peers,
+    "peers-clear-std": _peers,
+    "peers-tls-alt": _peers,
+    "peers-tls-std": _peers,
+    "service-clear-alt": _service,
+    "service-clear-std": _service,
+    "service-tls-alt": _service,
+    "service-tls-std": _service,
+}
+"""Answers that differ by the client's site."""
 
 _ANSWERS: dict[str, Answer] = {
-    "build": lambda cluster, node, parameters: BUILD,
     "cluster-name": lambda cluster, node, parameters: "simulated",
-    "cluster-stable": lambda cluster, node, parameters: cluster.cluster_key,
-    "edition": _edition,
+    "cluster-stable": lambda cluster, node, parameters: node.view.cluster_key,
     "features": lambda cluster, node, parameters: FEATURES,
     "namespace": _namespace,
     "namespaces": lambda cluster, node, parameters: cluster.config.namespace,
     "node": lambda cluster, node, parameters: node.node_id,
     "partition-generation": _generation,
-    "peers-clear-alt": _peers,
-    "peers-clear-std": _peers,
     "peers-generation": _generation,
     "rack-ids": _enterprise(_rack_ids),
     "racks": _enterprise(_racks),
     "rebalance-generation": _generation,
     "replicas": _replicas,
-    "roster": _enterprise(_roster),
-    "service-clear-alt": _service,
-    "service-clear-std": _service,
     "sets": _sets,
+    "sim-control": lambda cluster, node, parameters: cluster.control_address,
     "statistics": _statistics,
     "status": lambda cluster, node, parameters: "ok",
     "truncate": _truncate,
     "truncate-namespace": _truncate_namespace,
     "user-agent-set": lambda cluster, node, parameters: "ok",
-    "version": lambda cluster, node, parameters: f"{_edition(cluster, node, '')} build {BUILD}",
+    **INDEX_ANSWERS,
+    **{name: _enterprise(function) for name, function in ROSTER_ANSWERS.items()},
+    **INNER_ANSWERS,
+    **JOB_ANSWERS,
 }

@@ -4,8 +4,9 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from geotrain.wire.codes import Field
+from geotrain.wire.codes import EPOCH_S, Field, ResultCode
 from geotrain.wire.messages import HEADER_BYTES, encode_field, pack_header
+from sim.cluster.refused import Refused
 
 Bins = dict[bytes, bytes]
 """Bins by name, each as the operation that carries it in a reply, in the order in which the record holds them."""
@@ -35,6 +36,11 @@ def shape_of(bins: Bins) -> Shape:
     return shape
 
 
+MAX_SET_NAME_BYTES = 63
+_RESERVED = set(":;")  # they separate sets in the answers to info requests
+_NO_BINS = Shape((), ())
+
+
 class SetName(NamedTuple):
     """A set, with the fields that its records carry in a row."""
 
@@ -51,6 +57,16 @@ def set_name_of(namespace: str, name: bytes) -> SetName:
     return SetName(name, before, after, 3 if name else 2)
 
 
+def check_set_name(name: bytes) -> None:
+    """Raises Refused for what can't be the name of a set."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        raise Refused(ResultCode.PARAMETER) from None
+    if len(name) > MAX_SET_NAME_BYTES or not text.isprintable() or set(text) & _RESERVED:
+        raise Refused(ResultCode.PARAMETER)
+
+
 class Record(NamedTuple):
     """One version of a record, never changed: all nodes that hold a copy share it."""
 
@@ -62,7 +78,14 @@ class Record(NamedTuple):
     last_update_ms: int
     shape: Shape
     row: bytes
-    """The whole message with which a query sends this record."""
+    """The whole message with which a query sends this record. A tombstone has none, and so is never sent."""
+    void_time: int = 0
+    """When the record expires, in seconds since 2010; 0 is never."""
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether this is what a durable delete left."""
+        return not self.row
 
     @property
     def num_bins(self) -> int:
@@ -72,12 +95,12 @@ class Record(NamedTuple):
     @property
     def ops(self) -> bytes:
         """All bins, as they travel."""
-        return self.row[-self.shape.num_bytes :]
+        return self.row[len(self.row) - self.shape.num_bytes :]
 
     @property
     def fields(self) -> bytes:
         """Namespace, digest, set and key, as they travel."""
-        return self.row[HEADER_BYTES : -self.shape.num_bytes]
+        return self.row[HEADER_BYTES : len(self.row) - self.shape.num_bytes]
 
     def bin(self, name: bytes) -> bytes | None:
         """One bin as the operation that carries it, or None."""
@@ -93,11 +116,14 @@ class Record(NamedTuple):
         return {name: ops[start:end] for name, (start, end) in self.shape.bounds.items()}
 
 
-def make_record(owner: SetName, digest: bytes, key: bytes, generation: int, last_update_ms: int, bins: Bins) -> Record:
+def make_record(
+    owner: SetName, digest: bytes, key: bytes, generation: int, last_update_ms: int, bins: Bins, void_time: int = 0
+) -> Record:
     """A record from its bins, of which there is at least one."""
+    num_fields = owner.num_fields + bool(key)
     row = b"".join(
         (
-            pack_header(HEADER_BYTES, 0, 0, 0, 0, 0, generation, 0, 0, owner.num_fields + bool(key), len(bins)),
+            pack_header(HEADER_BYTES, 0, 0, 0, 0, 0, generation, void_time, 0, num_fields, len(bins)),
             owner.before_digest,
             digest,
             owner.after_digest,
@@ -105,4 +131,26 @@ def make_record(owner: SetName, digest: bytes, key: bytes, generation: int, last
             *bins.values(),
         )
     )
-    return Record(digest, owner.name, key, generation, last_update_ms, shape_of(bins), row)
+    return Record(digest, owner.name, key, generation, last_update_ms, shape_of(bins), row, void_time)
+
+
+def make_tombstone(owner: SetName, digest: bytes, generation: int, last_update_ms: int) -> Record:
+    """What a durable delete leaves, so that no old copy can bring the record back and its generations go on."""
+    return Record(digest, owner.name, b"", generation, last_update_ms, _NO_BINS, b"")
+
+
+def live(record: Record | None, now_ms: int) -> Record | None:
+    """The record, if there is one and it is neither a tombstone nor expired."""
+    if record is None or record.is_tombstone or (record.void_time and is_expired(record, now_ms)):
+        return None
+    return record
+
+
+def is_expired(record: Record, now_ms: int) -> bool:
+    """Whether the record's time is over."""
+    return 0 < record.void_time < since_epoch(now_ms)
+
+
+def since_epoch(now_ms: int) -> int:
+    """A Unix time in milliseconds as a void-time: whole seconds since 2010."""
+    return now_ms // 1000 - EPOCH_S

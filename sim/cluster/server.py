@@ -1,58 +1,42 @@
-"""The sockets of the simulated cluster: one listener a node, one connection a client's. Knows no command's meaning."""
+"""A client's connection to a node: requests in, replies out. Knows no command's meaning."""
 
 import asyncio
-import errno
-import time
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
+from itertools import chain
 
-from geotrain.errors import ConfigError
 from geotrain.wire import codes, frames
 from geotrain.wire import info as info_text
 from geotrain.wire.codes import Field, ProtocolError, ResultCode
 from geotrain.wire.frames import Frame, FrameReader
 from geotrain.wire.messages import Message, decode_message, reply_frame
+from sim.cluster import background
 from sim.cluster.batch import batch
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster, Node, State
 from sim.cluster.commands import execute
+from sim.cluster.distances import wait_s
 from sim.cluster.info import answer
+from sim.cluster.misbehaviour import Kind, Misbehaviour
 from sim.cluster.query import query
-from sim.cluster.streams import Chunk, last_chunk
+from sim.cluster.streams import Chunk, compressed, compressed_chunk, last_chunk
 
 WRITE_BUFFER_BYTES = 1024 * 1024  # beyond it a stream waits for its reader
-_ADMIN_REPLY_BYTES = 16
-
-
-async def start(cluster: Cluster) -> list[asyncio.Server]:
-    """Listen for every node. Gives each node its port where it asked for any. Raises ConfigError for a port in use."""
-    loop = asyncio.get_running_loop()
-    servers = []
-    for node in cluster.nodes:
-        try:
-            server = await loop.create_server(partial(Connection, cluster, node), node.host, node.port)
-        except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be listened on: {error.strerror}"
-            raise ConfigError(
-                f"nodes.{node.name}.port: {node.host}:{node.port} {reason}",
-                f"Stop what listens there, or choose another port: nodes.{node.name}.port=0 takes any free one.",
-            ) from None
-        node.port = server.sockets[0].getsockname()[1]
-        servers.append(server)
-    return servers
 
 
 class Connection(asyncio.Protocol):
     """One client connection: requests in, replies out, strictly in order."""
 
-    def __init__(self, cluster: Cluster, node: Node) -> None:
+    def __init__(self, cluster: Cluster, node: Node, site: str = "") -> None:
+        """site: where the client stands; nowhere, it is told the addresses without delay."""
         self._cluster = cluster
         self._node = node
+        self._site = site
         self._reader = FrameReader()
         self._requests: deque[Frame] = deque()
         self._stream: Iterator[Chunk] | None = None
         self._next_step: asyncio.TimerHandle | None = None
         self._paused = False
+        self._is_known = not cluster.security.is_enabled
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,11 +44,11 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._node.num_connections += 1
+        self._node.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Drop what was still to be sent."""
-        self._node.num_connections -= 1
+        self._node.connections.discard(self)
         self._requests.clear()
         self._stream = None
         if self._next_step is not None:
@@ -90,13 +74,26 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._work()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a request to be answered, or an answer to be ended."""
+        return bool(self._requests) or self._stream is not None
+
+    def abort(self) -> None:
+        """Break the connection."""
+        self._transport.abort()
+
+    def go_on(self) -> None:
+        """Answer what has waited while the node was paused."""
+        self._work()
+
     def _step(self) -> None:
         self._next_step = None
         self._work()
 
     def _work(self) -> None:
         """Answer requests until one takes several steps; between its steps the other connections have their turn."""
-        while not self._paused and self._next_step is None:
+        while not self._paused and self._next_step is None and self._node.state is State.UP:
             if self._stream is not None:
                 self._advance(self._stream)
             elif self._requests:
@@ -122,25 +119,84 @@ class Connection(asyncio.Protocol):
         try:
             if kind == frames.COMPRESSED:
                 kind, body = frames.decompress(body)
-            if kind == frames.MESSAGE:
-                self._answer_message(decode_message(body)[0])
-            elif kind == frames.INFO:
-                names = info_text.decode_request(body)
-                answers = [(name, answer(self._cluster, self._node, name)) for name in names]
-                self._transport.write(frames.encode_frame(frames.INFO, info_text.encode_reply(answers)))
-            else:
-                reply = bytes([0, ResultCode.SECURITY_NOT_ENABLED]).ljust(_ADMIN_REPLY_BYTES, b"\0")
+            if kind == frames.ADMIN:
+                reply, self._is_known = self._cluster.security.answer(body)
                 self._transport.write(frames.encode_frame(frames.ADMIN, reply))
+            elif not self._is_known:
+                self._refuse(kind, body)
+            elif kind == frames.MESSAGE:
+                self._answer_message(decode_message(body)[0])
+            else:
+                names = info_text.decode_request(body)
+                answers = [(name, answer(self._cluster, self._node, name, self._site)) for name in names]
+                self._transport.write(frames.encode_frame(frames.INFO, info_text.encode_reply(answers)))
         except ProtocolError:
             self._transport.write(last_chunk(ResultCode.PARAMETER).frames)
 
-    def _answer_message(self, message: Message) -> None:
-        cluster, node, fields = self._cluster, self._node, message.fields
-        now_ms = time.time_ns() // 1_000_000
-        if message.info1 & codes.INFO1_BATCH and Field.BATCH in fields:
-            self._stream = batch(cluster, node, message, now_ms)
-        elif Field.DIGEST in fields:
-            outcome = execute(cluster, node, "client", message, fields[Field.DIGEST], fields.get(Field.FILTER), now_ms)
-            self._transport.write(reply_frame(outcome.result_code, outcome.generation, 0, outcome.num_ops, outcome.ops))
+    def _refuse(self, kind: int, body: bytes) -> None:
+        """Answer one who has not logged in."""
+        if kind == frames.INFO:
+            refusal = f"ERROR:{int(ResultCode.NOT_AUTHENTICATED)}:not authenticated"
+            answers = [(name, refusal) for name in info_text.decode_request(body)]
+            self._transport.write(frames.encode_frame(frames.INFO, info_text.encode_reply(answers)))
         else:
-            self._stream = query(cluster, node, message, now_ms)
+            self._transport.write(last_chunk(ResultCode.NOT_AUTHENTICATED).frames)
+
+    def _answer_message(self, message: Message) -> None:
+        if self._node.misbehaviours:
+            self._misbehave(self._node.misbehaviours.popleft(), message)
+            return
+        reply = self._reply(message)
+        if message.info1 & codes.INFO1_COMPRESS_RESPONSE and self._cluster.is_enterprise:
+            reply = compressed(reply) if isinstance(reply, bytes) else map(compressed_chunk, reply)
+        if isinstance(reply, bytes):
+            waits_s = self._wait_s(message)
+            if not waits_s:
+                self._transport.write(reply)
+                return
+            reply = iter((Chunk(b"", waits_s), Chunk(reply)))
+        self._stream = reply
+
+    def _reply(self, message: Message) -> bytes | Iterator[Chunk]:
+        """Carry out a command. Returns its answer, or the steps in which it is made."""
+        cluster, node, fields = self._cluster, self._node, message.fields
+        now_ms = node.now_ms()
+        if message.info1 & codes.INFO1_BATCH and Field.BATCH in fields:
+            return batch(cluster, node, message, now_ms)
+        if Field.DIGEST in fields:
+            outcome = execute(cluster, node, "client", message, fields[Field.DIGEST], fields.get(Field.FILTER), now_ms)
+            code, generation, num_ops, ops, void_time, num_fields, reply_fields = outcome
+            return reply_frame(code, generation, void_time, num_ops, ops, num_fields=num_fields, fields=reply_fields)
+        if message.info2 & codes.INFO2_WRITE:
+            code, steps = background.start(cluster, node, message)
+            _run(steps)
+            return last_chunk(code).frames
+        return query(cluster, node, message, now_ms)
+
+    def _wait_s(self, message: Message) -> float:
+        if not self._cluster.network.has_delays or Field.DIGEST not in message.fields:
+            return 0.0
+        return wait_s(self._cluster, self._node, message, message.fields[Field.DIGEST])
+
+    def _misbehave(self, wrong: Misbehaviour, message: Message) -> None:
+        """Do a command as no server should."""
+        if wrong.kind is Kind.CODE:
+            is_one_record = Field.DIGEST in message.fields
+            self._transport.write(reply_frame(wrong.code, info3=0 if is_one_record else codes.INFO3_LAST))
+            return
+        reply = self._reply(message)
+        chunks = iter((Chunk(reply),)) if isinstance(reply, bytes) else reply
+        if wrong.kind is Kind.LATE:
+            self._stream = chain((Chunk(b"", wrong.delay_s),), chunks)
+            return
+        answer = b"".join(chunk.frames for chunk in chunks)
+        if wrong.kind is Kind.CLOSE:
+            self._transport.write(answer[: len(answer) // 2])
+            self._transport.close()
+
+
+def _run(steps: Iterator[None]) -> None:
+    """Perform what no client waits for, a step at a time, so that all connections have their turn."""
+    for _ in steps:
+        asyncio.get_running_loop().call_soon(_run, steps)
+        return

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import aerospike
@@ -211,3 +212,19 @@ def test_records_of_one_key_in_two_sets_are_two_records(client: Any, key: Key, r
     assert (bins_of(client, key), bins_of(client, other)) == ({"a": 1}, {"a": 2})
     client.remove(other, policy=remove_policy)
     assert bins_of(client, key) == {"a": 1}
+
+
+def test_a_time_to_live_is_kept_or_forbidden_where_expired_records_are_not_removed(
+    client: Any, cluster: ClusterUnderTest, key: Key
+) -> None:
+    found = re.search(r"nsup-period=(\d+)", client.info_random_node(f"get-config:context=namespace;id={key[0]}"))
+    assert found is not None
+    if found.group(1) == "0":
+        with pytest.raises(exception.ForbiddenError):
+            client.put(key, {"a": 1}, policy={"ttl": 1000})
+        assert client.exists(key)[1] is None
+    else:
+        client.put(key, {"a": 1}, policy={"ttl": 1000})
+        assert 990 <= client.get(key)[1]["ttl"] <= 1000
+    client.put(key, {"a": 1}, policy={"ttl": aerospike.TTL_NEVER_EXPIRE})
+    assert client.get(key)[1]["ttl"] == aerospike.TTL_NEVER_EXPIRE

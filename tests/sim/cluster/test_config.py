@@ -15,7 +15,14 @@ SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig
         ({"edition": "community"}, "strong_consistency is not offered by the community edition"),
         ({"replication_factor": 4}, "replication_factor must be 1 to 3"),
         ({"replication_factor": 0}, "replication_factor must be 1 to 3"),
+        ({"active_rack": 4}, "active_rack must be the rack of a node"),
+        ({"client_sites": ["ewr", "ewr"]}, "client_sites must be different names"),
+        ({"control_port": -1}, "control_port must be between 0"),
         ({"max_record_bytes": 0}, "max_record_bytes must be positive"),
+        ({"nsup_period_s": -1}, "nsup_period_s must not be negative"),
+        ({"nsup_period_s": 1, "default_ttl_s": 10**9}, "default_ttl_s must be 0 to"),
+        ({"default_ttl_s": 60}, "default_ttl_s needs nsup_period_s"),
+        ({"default_read_touch_ttl_pct": 101}, "default_read_touch_ttl_pct must be"),
     ],
 )
 def test_a_wrong_field_of_a_cluster_is_refused_by_its_name(fields: dict[str, Any], named: str) -> None:

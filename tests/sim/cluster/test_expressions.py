@@ -1,4 +1,5 @@
 import contextlib
+import math
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -6,15 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotrain.wire.codes import OpCode, ResultCode
-from geotrain.wire.messages import operation
-from geotrain.wire.particles import Value
-from sim.cluster.expressions import filter_of
-from sim.cluster.operations import Refused
+from geotrain.wire.codes import EPOCH_S, OpCode, Particle, ResultCode
+from geotrain.wire.messages import Operation, encode_op, operation
+from geotrain.wire.particles import Value, decode_value
+from sim.cluster import operations
+from sim.cluster.expression_values import UNKNOWN as UNKNOWN_VALUE
+from sim.cluster.expression_values import encoded
+from sim.cluster.expressions import compiled, filter_of
+from sim.cluster.operations import Draft, draft_of
 from sim.cluster.records import make_record, set_name_of
+from sim.cluster.refused import Refused
 
 DIGEST = bytes(range(20))
-BINS: dict[str, Value] = {"i": 41, "f": 0.5, "s": "é", "b": b"\x04", "t": True, "l": [1]}
+BINS: dict[str, Value] = {
+    "i": 41,
+    "f": 0.5,
+    "s": "é",
+    "b": b"\x04",
+    "t": True,
+    "l": [1, 2, [3]],
+    "m": {"a": 1, "b": 2},
+}
 RECORD = make_record(
     set_name_of("test", b"demo"),
     DIGEST,
@@ -25,12 +38,23 @@ RECORD = make_record(
 )
 NOW_MS = 1_700_000_001_000
 TRUE, FALSE, UNKNOWN = True, False, [0]
-INT, STR, BLOB = 2, 3, 6
+INT, STR, LIST, MAP, BLOB, FLOAT = range(2, 8)
 terms = st.sampled_from([TRUE, FALSE, UNKNOWN])
 
 
 def passes(expression: Any) -> bool:
     return filter_of(msgpack.packb(expression, use_bin_type=False))(RECORD, NOW_MS)
+
+
+def value_now(expression: Any) -> Any:
+    """The value of an expression, which is known, as a Python value."""
+    value = compiled(msgpack.packb(expression, use_bin_type=False)).evaluate(RECORD, NOW_MS)
+    assert value is not UNKNOWN_VALUE
+    return decode_value(*encoded(value))
+
+
+def is_unknown(expression: Any) -> bool:
+    return compiled(msgpack.packb(expression, use_bin_type=False)).evaluate(RECORD, NOW_MS) is UNKNOWN_VALUE
 
 
 def value_of(term: Any) -> bool | None:
@@ -86,6 +110,9 @@ def test_expressions_have_the_value_that_a_server_gives_them(expression: Any, ex
         pytest.param([16, [81, INT, b"i"]], id="a number is no condition"),
         pytest.param([66], id="a filter must be true or false"),
         pytest.param([124, b"x"], id="variable without a definition"),
+        pytest.param([1, [24, 1.0], 1.0], id="a power of nothing"),
+        pytest.param([1, [36, 1, 2, 3], 1], id="two shifts at once"),
+        pytest.param([71, 1], id="metadata of something"),
         pytest.param([64, 0], id="modulo zero"),
         pytest.param([1, b"\x09a", 1], id="string of no type"),
         pytest.param("text", id="not an expression"),
@@ -99,14 +126,178 @@ def test_what_is_no_filter_is_a_wrong_parameter(expression: Any) -> None:
     assert refusal.value.code == ResultCode.PARAMETER
 
 
-@pytest.mark.parametrize("expression", [[7, 0, b"\x03.*", [70]], [127, 1, 0, [], [81, 4, b"l"]], [1, [81, 4, b"l"], 1]])
+LIST_BIN, MAP_BIN, BLOB_BIN = [81, LIST, b"l"], [81, MAP, b"m"], [81, BLOB, b"b"]
+ON_LISTS_AND_MAPS, ON_BITS, ON_SKETCHES, CHANGING = 0, 1, 2, 0x40
+VALUE, COUNT = 7, 5
+ORDERED_MAP = [127, MAP, ON_LISTS_AND_MAPS | CHANGING, [67, b"\x03a", 1, 1], None]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pytest.param([8, [81, 8, b"g"], 1], id="regions"),
+        pytest.param([127, INT, ON_SKETCHES, [50], [81, 9, b"h"]], id="sketches"),
+        pytest.param([127, LIST, ON_LISTS_AND_MAPS, [0xFE, [4, True], 1], LIST_BIN], id="paths"),
+        pytest.param([122, INT, 0], id="loop variables"),
+    ],
+)
 def test_expressions_that_are_not_simulated_say_unsupported(expression: Any) -> None:
     with pytest.raises(Refused) as refusal:
         passes(expression)
     assert refusal.value.code == ResultCode.UNSUPPORTED
 
 
-@given(data=st.binary(max_size=60))
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ([127, INT, ON_LISTS_AND_MAPS, [16], LIST_BIN], 3),
+        ([127, INT, ON_LISTS_AND_MAPS, [19, VALUE, 1], LIST_BIN], 2),
+        ([127, INT, ON_LISTS_AND_MAPS, [19, VALUE, [21, 2, 2]], LIST_BIN], 1),
+        ([127, INT, ON_LISTS_AND_MAPS, [23, COUNT, [126, [1, 9]]], LIST_BIN], 1),
+        ([127, INT, ON_LISTS_AND_MAPS, [0xFF, [0x10, 2], [16]], LIST_BIN], 1),
+        ([127, LIST, ON_LISTS_AND_MAPS | CHANGING, [1, 9, 0, 0], LIST_BIN], [1, 2, [3], 9]),
+        ([127, LIST, ON_LISTS_AND_MAPS | CHANGING, [0xFF, [0x10, 2], [1, 4]], LIST_BIN], [1, 2, [3, 4]]),
+        ([127, LIST, ON_LISTS_AND_MAPS | CHANGING, [1, [81, STR, b"s"]], [126, []]], ["é"]),
+        ([127, LIST, ON_LISTS_AND_MAPS | CHANGING, [1, 5], None], [5]),
+        ([127, INT, ON_LISTS_AND_MAPS, [97, VALUE, b"\x03b"], MAP_BIN], 2),
+        ([127, MAP, ON_LISTS_AND_MAPS | CHANGING, [67, b"\x03c", 3, 0], MAP_BIN], {"a": 1, "b": 2, "c": 3}),
+        ([127, INT, ON_BITS, [51, 0, 8], BLOB_BIN], 1),
+        ([127, BLOB, ON_BITS | CHANGING, [0, 2, 0], BLOB_BIN], b"\x04\0"),
+        ([9, 2, LIST_BIN], True),
+        ([9, 9, LIST_BIN], False),
+        ([9, [126, [3]], LIST_BIN], True),
+        ([101, MAP_BIN], ["a", "b"]),
+        ([102, MAP_BIN], [1, 2]),
+        ([7, 0, b"^.$", [81, STR, b"s"]], True),
+        ([7, 3, b"DE(M|N)o", [70]], True),
+        ([7, 1, b"x+", [70]], False),
+        ([36, 1, 63], -(1 << 63)),
+        ([37, -1, 63], 1),
+        ([38, -8, 1], -4),
+        ([39, -1], 64),
+        ([40, 1, True], 63),
+        ([40, 0, True], -1),
+        ([41, 4, True], 61),
+        ([41, -1, False], -1),
+        ([125, b"x", 3, b"y", [20, [124, b"x"], 1], [22, [124, b"x"], [124, b"y"]]], 12),
+        ([23, 1.0, 0.0], math.inf),
+        ([68], -1),
+        ([69], -1),
+        ([82, b"m"], 19),
+        ([1, ORDERED_MAP, ORDERED_MAP], True),
+    ],
+)
+def test_expressions_call_operations_and_have_values_of_any_type(expression: Any, expected: Any) -> None:
+    assert value_now(expression) == expected
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pytest.param([127, INT, ON_LISTS_AND_MAPS, [19, VALUE, 9], LIST_BIN], id="no such element"),
+        pytest.param([127, STR, ON_LISTS_AND_MAPS, [19, VALUE, 0], LIST_BIN], id="an element of another type"),
+        pytest.param([127, INT, ON_LISTS_AND_MAPS, [16], [81, LIST, b"absent"]], id="an absent bin"),
+        pytest.param([127, INT, ON_LISTS_AND_MAPS, [96], LIST_BIN], id="an operation on maps"),
+        pytest.param([127, INT, ON_BITS, [51, 0, 99], BLOB_BIN], id="bits past the end"),
+        pytest.param([1, MAP_BIN, MAP_BIN], id="maps without an order are not compared"),
+        pytest.param([1, MAP_BIN, ORDERED_MAP], id="a map without an order on the left"),
+        pytest.param([1, ORDERED_MAP, MAP_BIN], id="a map without an order on the right"),
+        pytest.param([9, UNKNOWN, LIST_BIN], id="something unknown in a list"),
+        pytest.param([26, 1, 0], id="modulo zero"),
+    ],
+)
+def test_what_can_not_be_known_is_unknown(expression: Any) -> None:
+    assert is_unknown(expression)
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_lists_are_compared_by_their_elements(expected: bool) -> None:
+    assert passes([1, LIST_BIN, [126, [1, 2, [3 if expected else 4]]]]) is expected
+    assert passes([5, LIST_BIN, [126, [1, 2, [3, 0] if expected else [2]]]]) is expected
+
+
+def test_a_variable_is_evaluated_once_however_often_it_is_used() -> None:
+    expression: Any = 1
+    for depth in range(60):
+        expression = [125, b"v%d" % depth, expression, [20, [124, b"v%d" % depth], [124, b"v%d" % depth]]]
+    assert value_now(expression) == 1 << 60
+
+
+def test_a_variable_is_evaluated_anew_for_every_record() -> None:
+    node = compiled(msgpack.packb([125, b"x", [81, INT, b"i"], [124, b"x"]]))
+    drafts = [Draft({b"i": operation(OpCode.READ, "i", number).raw}) for number in (1, 2)]
+    assert [node.evaluate(draft, NOW_MS) for draft in drafts] == [1, 2]
+
+
+def test_a_record_that_expires_tells_when() -> None:
+    void_time = NOW_MS // 1000 - EPOCH_S + 100
+    record = RECORD._replace(void_time=void_time)
+    assert compiled(b"\x91\x45").evaluate(record, NOW_MS) == 100
+    assert compiled(b"\x91\x44").evaluate(record, NOW_MS) == (void_time + EPOCH_S) * 1_000_000_000
+
+
+def test_a_bin_that_is_no_list_whatever_its_type_says_is_unknown() -> None:
+    raw = encode_op(OpCode.READ, b"l", Particle.LIST, b"\xdd\xff\xff\xff\xff")
+    draft = Draft({b"l": raw})
+    assert compiled(msgpack.packb([1, LIST_BIN, [126, []]])).evaluate(draft, 0) is UNKNOWN_VALUE
+
+
+def operate(code: int, name: str, expression: Any, flags: int = 0) -> tuple[Draft, list[bytes]]:
+    """The bins after an expression operation, and its answers."""
+    draft = draft_of(RECORD, NOW_MS)
+    packed = msgpack.packb([expression, flags], use_bin_type=False)
+    op = Operation(code, Particle.BLOB, name.encode(), encode_op(code, name.encode(), Particle.BLOB, packed))
+    return draft, operations.apply(draft, [op], respond_all=False)
+
+
+def test_an_expression_is_read_and_written_as_an_operation() -> None:
+    _, (answer,) = operate(OpCode.EXPRESSION_READ, "any", [20, [81, INT, b"i"], 1])
+    assert answer == encode_op(OpCode.EXPRESSION_READ, b"any", Particle.INTEGER, (42).to_bytes(8, "big"))
+    draft, answers = operate(OpCode.EXPRESSION_MODIFY, "new", [20, [81, INT, b"i"], 1])
+    assert answers == []
+    assert draft[b"new"] == operation(OpCode.READ, "new", 42).raw
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "flags", "code"),
+    [
+        ("i", 1, operations.CREATE_ONLY, ResultCode.BIN_EXISTS),
+        ("new", 1, operations.UPDATE_ONLY, ResultCode.BIN_NOT_FOUND),
+        ("i", None, 0, ResultCode.OP_NOT_APPLICABLE),
+        ("i", UNKNOWN, 0, ResultCode.OP_NOT_APPLICABLE),
+        ("i", [81, INT, b"absent"], operations.POLICY_NO_FAIL, ResultCode.OP_NOT_APPLICABLE),
+        ("i", [1, 2], 0, ResultCode.PARAMETER),
+    ],
+)
+def test_a_bin_is_not_written_against_the_flags(name: str, expression: Any, flags: int, code: ResultCode) -> None:
+    with pytest.raises(Refused) as refusal:
+        operate(OpCode.EXPRESSION_MODIFY, name, expression, flags)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "flags"),
+    [
+        ("i", 1, operations.CREATE_ONLY | operations.POLICY_NO_FAIL),
+        ("new", 1, operations.UPDATE_ONLY | operations.POLICY_NO_FAIL),
+        ("i", UNKNOWN, operations.EVALUATE_NO_FAIL),
+    ],
+)
+def test_a_write_that_may_not_fail_leaves_the_bin_as_it_was(name: str, expression: Any, flags: int) -> None:
+    draft, _ = operate(OpCode.EXPRESSION_MODIFY, name, expression, flags)
+    assert dict(draft) == RECORD.bins()
+
+
+def test_nothing_removes_a_bin_where_that_is_allowed() -> None:
+    draft, _ = operate(OpCode.EXPRESSION_MODIFY, "i", None, operations.ALLOW_DELETE)
+    assert b"i" not in draft
+
+
+scalars = st.integers(-3, 130) | st.binary(max_size=4) | st.none() | st.booleans()
+shaped = st.recursive(scalars, lambda inner: st.lists(inner, max_size=5), max_leaves=12)
+
+
+@given(data=st.binary(max_size=60) | shaped.map(lambda value: msgpack.packb(value, use_bin_type=False)))
 def test_garbage_is_refused_and_never_crashes(data: bytes) -> None:
     with contextlib.suppress(Refused):
         filter_of(data)(RECORD, NOW_MS)

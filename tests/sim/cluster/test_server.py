@@ -20,6 +20,8 @@ from tests.sim.cluster.wire_client import ALL_PARTITIONS, WireClient
 
 NAMESPACE = b"geotrain"
 
+INDEX_RANGE = b"\1\1a\1" + 2 * (struct.pack(">I", 8) + bytes(8))
+
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
@@ -87,11 +89,9 @@ def test_a_scan_names_the_partitions_that_the_node_does_not_hold(addresses: list
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        pytest.param(Message(info1=1, fields=fields_of(1, transaction_id=bytes(8))), 16, id="transaction"),
+        pytest.param(Message(info1=1, fields=fields_of(1, transaction_id=bytes(7))), 4, id="transaction"),
         pytest.param(Message(info2=1, fields=fields_of(1, udf_package=b"p")), 16, id="udf"),
-        pytest.param(
-            Message(info2=1, fields=fields_of(1), ops=[operation(OpCode.CDT_MODIFY, "l", b"")]), 16, id="list"
-        ),
+        pytest.param(Message(info2=1, fields=fields_of(1), ops=[operation(OpCode.CDT_MODIFY, "l", b"")]), 4, id="list"),
         pytest.param(
             Message(info1=1, fields=fields_of(0), ops=[operation(OpCode.BITS_READ, "l")]), 2, id="absent first"
         ),
@@ -101,12 +101,15 @@ def test_a_scan_names_the_partitions_that_the_node_does_not_hold(addresses: list
         pytest.param(Message(info1=1, fields={Field.NAMESPACE: b"x", Field.DIGEST: digest_of(1)}), 20, id="namespace"),
         pytest.param(Message(info1=1, fields={Field.NAMESPACE: NAMESPACE, Field.DIGEST: b"short"}), 4, id="digest"),
         pytest.param(Message(info1=1, fields={Field.NAMESPACE: NAMESPACE}), 4, id="query of nothing"),
-        pytest.param(scan(index_range=b"x"), 201, id="query by index"),
+        pytest.param(scan(index_range=INDEX_RANGE), 201, id="query without its index"),
+        pytest.param(scan(index_range=INDEX_RANGE[:-1]), 4, id="index range cut short"),
+        pytest.param(scan(index_range=INDEX_RANGE, index_context=b"x"), 16, id="index with a context"),
         pytest.param(scan(udf_package=b"x"), 16, id="aggregation"),
         pytest.param(scan(partition_ids=b"\xff\xff"), 4, id="partition id"),
         pytest.param(scan(digests=b"short"), 4, id="digest to resume after"),
         pytest.param(scan(filter=b"\xc1"), 4, id="filter"),
-        pytest.param(Message(info2=1, fields=scan().fields, ops=put(1, a=1).ops), 16, id="background write"),
+        pytest.param(Message(info2=1, fields=scan().fields), 4, id="background write of nothing"),
+        pytest.param(Message(info2=1, fields=scan(udf_package=b"x").fields, ops=put(1, a=1).ops), 16, id="udf on many"),
         pytest.param(Message(info1=8, fields={Field.BATCH: b"\0\0\0\x05\0"}), 4, id="batch cut short"),
         pytest.param(Message(info1=8, fields={Field.BATCH: b"\0\0\x13\x89\0"}), 151, id="batch of 5001"),
     ],

@@ -1,0 +1,31 @@
+"""What a node can be told to do wrong with its next commands."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What is done wrong."""
+
+    DROP = "drop"
+    """Carry the command out, and don't answer: the client can't know."""
+    CLOSE = "close"
+    """Carry it out, and hang up in the middle of the answer."""
+    LATE = "late"
+    """Carry it out, and answer after a while."""
+    CODE = "code"
+    """Don't carry it out, and answer a result code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaviour:
+    """kind: what is done wrong. code: the result code of CODE. delay_s: of LATE."""
+
+    kind: Kind
+    code: int = 0
+    delay_s: float = 0.0
+
+
+Misbehaviours = deque[Misbehaviour]
+"""One for each of the next commands."""

@@ -1,0 +1,155 @@
+"""Orders to a running simulation: a control port, a client for it, and a command line. Knows no order's meaning.
+
+`python -m sim.control HOST:PORT ORDER...`, as in `127.0.0.1:3100 "kill:node=jfk;memory=lost" log`. Orders travel as
+info requests do.
+"""
+
+import asyncio
+import logging
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from geotrain.errors import ConfigError
+from geotrain.wire.codes import ProtocolError, ResultCode
+from geotrain.wire.frames import INFO, Frame, FrameReader, encode_frame
+from geotrain.wire.info import decode_parameters, decode_reply, decode_request, encode_reply, encode_request
+
+log = logging.getLogger(__name__)
+
+DEADLINE_S = 30.0
+_READ_BYTES = 1 << 16
+
+Command = Callable[[dict[str, str]], Awaitable[str | None]]
+"""Carries out an order, given its parameters. Returns what was asked for, or nothing where something was done."""
+
+
+class OrderError(ValueError):
+    """An order that can't be carried out, and why."""
+
+
+class Orders:
+    """Carries out orders by name, and remembers what was done."""
+
+    def __init__(self, commands: Mapping[str, Command]) -> None:
+        self._commands = {**commands, "help": self._help, "log": self._past}
+        self._log: list[str] = []
+        self._started_s = time.monotonic()
+
+    async def order(self, text: str) -> str:
+        """Carry out `name:parameter=value;...`. Returns `ok`, what was asked for, or `ERROR:4:` and what is wrong."""
+        name, _, parameters = text.partition(":")
+        try:
+            if name not in self._commands:
+                raise OrderError(f"no such order: {name}; there are {', '.join(self._commands)}")
+            answer = await self._commands[name](decode_parameters(parameters))
+        except OrderError as error:
+            return f"ERROR:{int(ResultCode.PARAMETER)}:{error}"
+        if answer is not None:
+            return answer
+        self._log.append(f"{time.monotonic() - self._started_s:.3f} {text}")
+        log.info("fault: %s", text)
+        return "ok"
+
+    async def _help(self, values: dict[str, str]) -> str:
+        """help: all orders, one a line."""
+        return "|".join(" ".join((command.__doc__ or "").split()) for command in self._commands.values())
+
+    async def _past(self, values: dict[str, str]) -> str:
+        """log: all that was done so far, one a line, each with its time in seconds since the start."""
+        return "|".join(self._log)
+
+
+def number(values: dict[str, str], name: str, *, default: float = 0.0, low: float = 0.0, high: float = 1e12) -> float:
+    """A parameter that is a number. Raises OrderError."""
+    try:
+        value = float(values.get(name, default))
+    except ValueError:
+        raise OrderError(f"{name} must be a number, got {values[name]!r}") from None
+    if not low <= value <= high:
+        raise OrderError(f"{name} must be between {low:g} and {high:g}, got {value:g}")
+    return value
+
+
+def one_of(values: dict[str, str], name: str, *choices: str) -> str:
+    """A parameter that is one of some words; the first of them where it is not given. Raises OrderError."""
+    value = values.get(name, choices[0])
+    if value not in choices:
+        raise OrderError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+async def listen(orders: Orders, host: str, port: int) -> tuple[asyncio.Server, int]:
+    """Take orders. Returns the listener and its port. Raises ConfigError for a port in use."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader()
+        try:
+            while data := await reader.read(_READ_BYTES):
+                for kind, body in frames.feed(data):
+                    if kind != INFO:
+                        raise ProtocolError("only info requests are answered here")
+                    answers = [(text, await orders.order(text)) for text in decode_request(body)]
+                    writer.write(encode_frame(INFO, encode_reply(answers)))
+                await writer.drain()
+        except (ProtocolError, ConnectionError):
+            pass  # the connection ends
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(serve, host, port)
+    except OSError as error:
+        raise ConfigError(
+            f"control_port: {host}:{port} can't be listened on: {error.strerror}", "Set control_port=0 to take any."
+        ) from None
+    return server, server.sockets[0].getsockname()[1]
+
+
+class Control:
+    """The control port of a running simulation, from another process."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+        self._reader = FrameReader()
+
+    def __enter__(self) -> "Control":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    def order(self, text: str) -> str:
+        """Carry out one order. Returns its answer. Raises OrderError where it is refused."""
+        self._socket.sendall(encode_frame(INFO, encode_request([text])))
+        frames: list[Frame] = []
+        while not frames:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionError("the control port hung up")
+            frames = self._reader.feed(data)
+        ((_, answer),) = decode_reply(frames[0].body)
+        if answer.startswith("ERROR:"):
+            raise OrderError(answer.split(":", 2)[2])
+        return answer
+
+
+def main(arguments: list[str]) -> int:
+    """Order each of the arguments behind the first, which is the address. Returns the exit code."""
+    if len(arguments) < 2:
+        print(__doc__, "The order `help` lists all orders.", sep="\n", file=sys.stderr)
+        return 2
+    try:
+        with Control(arguments[0]) as control:
+            for text in arguments[1:]:
+                print(*control.order(text).split("|"), sep="\n")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

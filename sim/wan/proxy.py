@@ -1,0 +1,177 @@
+"""Carries TCP connections over links of the model: late, at their bandwidth, not at all while they are cut."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+
+from sim.wan.model import Link, Network
+
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # on the way in one direction of a connection; then its sender has to wait
+MAX_PIECE_BYTES = 64 * 1024  # so that connections share a link's bandwidth evenly
+
+
+class Channel:
+    """One direction of a connection: what goes in comes out in order, as late as the link has it."""
+
+    def __init__(self, link: Link, deliver: Callable[[bytes], None], when_empty: Callable[[], None]) -> None:
+        """deliver: takes what comes out; nothing (b"") is the end. when_empty: called when all has come out."""
+        self.num_waiting_bytes = 0
+        self._link = link
+        self._deliver = deliver
+        self._when_empty = when_empty
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[float, bytes]] = deque()
+        self._last_s = self._opens_s = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_held = False
+        self._awaits_link = False
+
+    def open_after(self, delay_s: float) -> None:
+        """Send nothing on its way for this long."""
+        self._opens_s += delay_s
+
+    def send(self, data: bytes) -> None:
+        """Put bytes in; nothing (b"") is the end."""
+        pieces = [data[at : at + MAX_PIECE_BYTES] for at in range(0, len(data), MAX_PIECE_BYTES)] or [data]
+        for piece in pieces:
+            arrival_s = self._link.arrival_s(max(self._opens_s, self._loop.time()), len(piece))
+            self._last_s = max(self._last_s, arrival_s)
+            self._queue.append((self._last_s, piece))
+        self.num_waiting_bytes += len(data)
+        self._wait()
+
+    def hold(self) -> None:
+        """The receiver takes nothing more for now."""
+        self._is_held = True
+
+    def go_on(self) -> None:
+        """The receiver takes more."""
+        self._is_held = False
+        self._wait()
+
+    def drop(self) -> None:
+        """Nobody is there any more."""
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self._queue and self._timer is None and not self._is_held and not self._awaits_link:
+            self._timer = self._loop.call_at(self._queue[0][0], self._arrive)
+
+    def _link_is_up(self) -> None:
+        self._awaits_link = False
+        self._wait()
+
+    def _arrive(self) -> None:
+        self._timer = None
+        if not self._link.is_up:
+            self._awaits_link = True
+            self._link.when_up(self._link_is_up)
+            return
+        while self._queue and self._queue[0][0] <= self._loop.time() and not self._is_held:
+            _, data = self._queue.popleft()
+            self.num_waiting_bytes -= len(data)
+            self._deliver(data)
+        if not self._queue:
+            self._when_empty()
+        self._wait()
+
+
+class End(asyncio.Protocol):
+    """One end of a carried connection. Takes what arrives on its socket to the other end."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.channel: Channel | None = None
+        """The way to the other end."""
+        self.other: End | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take in nothing before the other end is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.pause_reading()
+
+    def carry(self, other: "End", link: Link) -> None:
+        """Begin to take bytes to the other end."""
+        self.other = other
+        self.channel = Channel(link, other.put_out, self._resume)
+        self._resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Send on; wait where too much is on its way."""
+        assert self.channel is not None
+        self.channel.send(data)
+        if self.channel.num_waiting_bytes > MAX_WAITING_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Send the end on; the other direction may go on."""
+        if self.channel is not None:
+            self.channel.send(b"")
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The other side hears of a connection that broke as late as of anything else."""
+        self.transport = None
+        if self.channel is not None:
+            self.channel.send(b"")
+        if self.other is not None and self.other.channel is not None:
+            self.other.channel.drop()
+
+    def put_out(self, data: bytes) -> None:
+        """Give this side's socket what has arrived from the other end."""
+        if self.transport is None:
+            return
+        if data:
+            self.transport.write(data)
+        elif self.other is not None and self.other.transport is None:
+            self.transport.close()
+        else:
+            with contextlib.suppress(OSError):  # the client has gone, and the loop has not noticed yet
+                self.transport.write_eof()
+
+    def pause_writing(self) -> None:
+        """This side's socket is full."""
+        if self.other is not None and self.other.channel is not None:
+            self.other.channel.hold()
+
+    def resume_writing(self) -> None:
+        """This side's socket has room again."""
+        if self.other is not None and self.other.channel is not None:
+            self.other.channel.go_on()
+
+    def _resume(self) -> None:
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+
+async def listen(
+    network: Network, here: str, there: str, address: tuple[str, int], target: tuple[str, int]
+) -> asyncio.Server:
+    """Carry what connects to `address`, on site `here`, to the target on site `there`. Raises OSError."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connect(near: End) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            _, far = await loop.create_connection(End, *target)
+        except OSError:
+            if near.transport is not None:
+                near.transport.abort()
+            return
+        far.carry(near, network.link(there, here))
+        near.carry(far, network.link(here, there))
+        assert near.channel is not None
+        near.channel.open_after(network.round_trip_s(here, there))  # TCP's handshake
+
+    class Near(End):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            task = asyncio.get_running_loop().create_task(connect(self))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    return await asyncio.get_running_loop().create_server(Near, *address)

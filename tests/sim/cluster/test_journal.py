@@ -1,0 +1,157 @@
+import os
+from itertools import accumulate
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from geotrain.errors import ConfigError, DataError
+from geotrain.wire.codes import OpCode, ResultCode
+from geotrain.wire.messages import encode_op
+from geotrain.wire.particles import encode_value
+from sim.cluster import journal as module
+from sim.cluster.journal import MAGIC, Damaged, Entry, Journal, bodies, encode_entry
+from sim.cluster.operations import Refused
+from sim.cluster.records import Record, SetName, make_record, make_tombstone, set_name_of
+
+OWNER = set_name_of("geotrain", b"s")
+NO_SET = set_name_of("geotrain", b"")
+
+
+def digest_of(number: int) -> bytes:
+    return number.to_bytes(20, "little")
+
+
+def record(number: int, generation: int = 1, *, owner: SetName = OWNER, value: str = "v") -> Record:
+    bins = {name: encode_op(OpCode.READ, name, *encode_value(value)) for name in (b"a", b"b")}
+    return make_record(owner, digest_of(number), b"\x01key", generation, 1_700_000_000_000 + number, bins, void_time=9)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path, "geotrain")
+
+
+def reopened_whole(journal: Journal, tmp_path: Path) -> list[Entry]:
+    journal.close()
+    again = Journal(tmp_path, "geotrain")
+    try:
+        return list(again.entries())
+    finally:
+        again.close()
+
+
+def reopened(journal: Journal, tmp_path: Path) -> list[Record]:
+    return [entry.record for entry in reopened_whole(journal, tmp_path)]
+
+
+def test_the_last_version_of_every_record_comes_back_whole(journal: Journal, tmp_path: Path) -> None:
+    kept = [record(1, 2, value="new"), record(2), record(2, owner=NO_SET), make_tombstone(OWNER, digest_of(3), 7, 123)]
+    for written in (record(1), record(3, 6), *kept):
+        journal.put(NO_SET if not written.set_name else OWNER, written.digest, written)
+    assert sorted(reopened(journal, tmp_path)) == sorted(kept)
+
+
+def test_a_removed_record_does_not_come_back(journal: Journal, tmp_path: Path) -> None:
+    for number in (1, 2):
+        journal.put(OWNER, digest_of(number), record(number))
+    journal.put(OWNER, digest_of(1), None)
+    assert reopened(journal, tmp_path) == [record(2)]
+
+
+def test_what_a_transaction_wrote_stays_beside_the_committed_version_until_it_is_released(
+    journal: Journal, tmp_path: Path
+) -> None:
+    committed, held = record(1), record(1, 2, value="held")
+    journal.put(OWNER, digest_of(1), committed)
+    journal.put(OWNER, digest_of(1), held, transaction=7, deadline=99)
+    journal.put(OWNER, digest_of(2), record(2), transaction=8, deadline=99)
+    journal.put(OWNER, digest_of(2), None, transaction=8)
+    assert reopened_whole(journal, tmp_path) == [Entry(committed), Entry(held, 7, 99)]
+
+
+def test_a_file_cut_at_any_byte_keeps_every_entry_before_it(tmp_path: Path) -> None:
+    written = [bytes([number]) * number for number in range(6)]
+    entries = [encode_entry(body) for body in written]
+    whole = MAGIC + b"".join(entries)
+    ends = list(accumulate(map(len, entries), initial=len(MAGIC)))
+    for size in range(len(MAGIC), len(whole) + 1):
+        num_kept = sum(end <= size for end in ends[1:])
+        assert list(bodies(whole[:size])) == written[:num_kept]
+
+
+@pytest.mark.parametrize("num_cut", [1, 12, 13, 40])
+def test_a_journal_goes_on_after_an_entry_that_was_cut_short(journal: Journal, tmp_path: Path, num_cut: int) -> None:
+    for number in range(3):
+        journal.put(OWNER, digest_of(number), record(number))
+    journal.close()
+    path = tmp_path / "geotrain.records"
+    os.truncate(path, path.stat().st_size - num_cut)
+    again = Journal(tmp_path, "geotrain")
+    again.put(OWNER, digest_of(7), record(7))
+    assert reopened(again, tmp_path) == [record(0), record(1), record(7)]
+
+
+def test_a_byte_changed_anywhere_is_noticed() -> None:
+    whole = MAGIC + encode_entry(b"first") + encode_entry(b"second") + encode_entry(b"")
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x40
+        with pytest.raises(Damaged) as caught:
+            list(bodies(bytes(damaged)))
+        assert caught.value.at <= at
+
+
+def test_a_damaged_file_is_refused_and_left_as_it_is(journal: Journal, tmp_path: Path) -> None:
+    journal.put(OWNER, digest_of(1), record(1))
+    journal.close()
+    path = tmp_path / "geotrain.records"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=rf"is damaged at byte {len(MAGIC)}"):
+        Journal(tmp_path, "geotrain")
+    assert path.read_bytes() == before
+
+
+def test_two_clusters_can_not_share_a_folder(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is in use by another cluster"):
+        Journal(tmp_path, "geotrain")
+
+
+def test_the_file_stays_small_however_often_a_record_changes(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MIN_COMPACTION_BYTES", 10_000)
+    journal.close()
+    journal = Journal(tmp_path, "geotrain")
+    sizes = []
+    for generation in range(1, 1001):
+        journal.put(OWNER, digest_of(1), record(1, generation))
+        sizes.append((tmp_path / "geotrain.records").stat().st_size)
+    assert max(sizes) < 10_000
+    assert reopened(journal, tmp_path) == [record(1, 1000)]
+
+
+class FullDisk:
+    """A file that takes the first bytes of an entry only."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.truncate, self.close = file.truncate, file.close
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data[:20])
+
+
+def test_a_write_for_which_the_disk_has_no_room_is_refused_and_leaves_no_trace(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.put(OWNER, digest_of(1), record(1))
+    roomy = journal._file
+    journal._file = FullDisk(roomy)  # type: ignore[assignment]
+    with pytest.raises(Refused) as caught:
+        journal.put(OWNER, digest_of(2), record(2))
+    assert caught.value.code == ResultCode.OUT_OF_SPACE
+    journal._file = roomy
+    journal.put(OWNER, digest_of(3), record(3))
+    assert reopened(journal, tmp_path) == [record(1), record(3)]

@@ -1,0 +1,174 @@
+import asyncio
+import contextlib
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from sim.wan import proxy
+from sim.wan.model import LinkConfig, Network
+
+DEADLINE_S = 20.0
+HERE, THERE = "here", "there"
+
+
+def carried(test: Callable[[Network, tuple[str, int]], Coroutine[Any, Any, None]], **config: float) -> None:
+    """Run a test with a service that echoes, on the other side of a link."""
+
+    async def run() -> None:
+        network = Network([LinkConfig(sites=[HERE, THERE], **config)], 0)  # type: ignore[arg-type]
+        service = await asyncio.start_server(_echo, "127.0.0.1", 0)
+        target = service.sockets[0].getsockname()
+        async with await proxy.listen(network, HERE, THERE, ("127.0.0.1", 0), target) as server, service:
+            await test(network, server.sockets[0].getsockname())
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
+async def _echo(reader: StreamReader, writer: StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(address: tuple[str, int]) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    reader, writer = await asyncio.open_connection(*address)
+    yield reader, writer
+    writer.close()
+
+
+def test_bytes_arrive_whole_and_in_order_and_the_end_behind_them() -> None:
+    sent = bytes(range(256)) * 8000
+
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        async with connected(address) as (reader, writer):
+            writer.write(sent)
+            writer.write_eof()
+            assert await reader.read(-1) == sent
+
+    carried(test, delay_ms=1, jitter_ms=5, bytes_per_s=50_000_000)
+
+
+def test_an_answer_takes_the_handshake_and_a_round_trip_at_least() -> None:
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        async with connected(address) as (reader, writer):
+            started_s = loop.time()
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            first_s = loop.time() - started_s
+            writer.write(b"y")
+            assert await reader.readexactly(1) == b"y"
+            second_s = loop.time() - started_s - first_s
+        assert first_s > 0.19
+        assert second_s > 0.09
+
+    carried(test, delay_ms=50)
+
+
+def test_the_bandwidth_is_shared_by_all_connections() -> None:
+    async def fetch(address: tuple[str, int]) -> None:
+        async with connected(address) as (reader, writer):
+            writer.write(bytes(100_000))
+            await reader.readexactly(100_000)
+
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        await asyncio.gather(fetch(address), fetch(address))
+        assert loop.time() - started_s > 0.4  # 200 kB at 500 kB/s
+
+    carried(test, bytes_per_s=500_000)
+
+
+def test_what_is_sent_while_the_link_is_cut_arrives_when_it_heals() -> None:
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        async with connected(address) as (reader, writer):
+            writer.write(b"a")
+            assert await reader.readexactly(1) == b"a"
+            network.link(HERE, THERE).cut()
+            writer.write(b"b")
+            answer = asyncio.create_task(reader.readexactly(1))
+            await asyncio.sleep(0.05)
+            assert not answer.done()
+            network.link(HERE, THERE).heal()
+            assert await answer == b"b"
+
+    carried(test)
+
+
+def test_a_link_that_is_cut_one_way_lets_the_other_through() -> None:
+    heard = asyncio.Event()
+
+    async def listen_only(reader: StreamReader, writer: StreamWriter) -> None:
+        assert await reader.readexactly(1) == b"q"
+        heard.set()
+        writer.write(b"r")
+        await reader.read()
+        writer.close()
+
+    async def run() -> None:
+        network = Network([], 0)
+        service = await asyncio.start_server(listen_only, "127.0.0.1", 0)
+        target = service.sockets[0].getsockname()
+        server = await proxy.listen(network, HERE, THERE, ("127.0.0.1", 0), target)
+        async with server, service, connected(server.sockets[0].getsockname()) as (reader, writer):
+            network.link(THERE, HERE).cut()
+            writer.write(b"q")
+            answer = asyncio.create_task(reader.readexactly(1))
+            await heard.wait()
+            await asyncio.sleep(0.05)
+            assert not answer.done()
+            network.link(THERE, HERE).heal()
+            assert await answer == b"r"
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
+def test_a_sender_waits_while_too_much_is_on_its_way() -> None:
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        async with connected(address) as (_, writer):
+            network.link(HERE, THERE).cut()
+            writer.write(bytes(64 * 1024 * 1024))
+            drained = asyncio.create_task(writer.drain())
+            await asyncio.sleep(0.2)
+            assert not drained.done()
+            drained.cancel()
+            writer.transport.abort()
+
+    carried(test)
+
+
+def test_a_client_that_leaves_while_the_link_is_cut_harms_nobody() -> None:
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+        async with connected(address) as (reader, writer):
+            writer.write(b"a")
+            await reader.readexactly(1)
+            network.link(THERE, HERE).cut()
+            writer.write(b"b")
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+        network.link(THERE, HERE).heal()
+        async with connected(address) as (reader, writer):
+            writer.write(b"c")
+            assert await reader.readexactly(1) == b"c"
+        assert failures == []
+
+    carried(test)
+
+
+def test_a_service_that_is_not_there_is_a_closed_connection() -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            nobody = free.getsockname()
+        server = await proxy.listen(Network([], 0), HERE, THERE, ("127.0.0.1", 0), nobody)
+        async with server, connected(server.sockets[0].getsockname()) as (reader, _):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
