@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 from geotrain.program import run_program
 from sim import control
 from sim.cluster.cluster import Cluster, State
-from sim.cluster.commands import end_overdue_transactions
 from sim.cluster.config import ClusterConfig, register
-from sim.cluster.faults import NodeFaults
+from sim.cluster.execution.commands import end_overdue_transactions
 from sim.cluster.journal import Journal
 from sim.cluster.listeners import Listeners
+from sim.cluster.sites.faults import NodeFaults
 from sim.control import Orders
 from sim.wan.faults import LinkFaults
 

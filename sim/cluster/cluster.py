@@ -10,18 +10,18 @@ from typing import Protocol
 from geotrain.wire.codes import ResultCode
 from geotrain.wire.partitions import NUM_PARTITIONS, partition_of
 from sim.cluster.config import ClusterConfig, NodeConfig
-from sim.cluster.indexes import Definition
-from sim.cluster.jobs import Jobs
+from sim.cluster.execution.indexes import Definition
+from sim.cluster.execution.jobs import Jobs
+from sim.cluster.execution.transactions import Transactions
 from sim.cluster.journal import Journal
-from sim.cluster.misbehaviour import Misbehaviours
-from sim.cluster.rebalance import Memory, plan_available, plan_strong, remember
 from sim.cluster.records import Record, SetName, check_set_name, is_expired, set_name_of
-from sim.cluster.refused import Refused
-from sim.cluster.roster import Membership
 from sim.cluster.security import Security
-from sim.cluster.subclusters import MAX_CLOCK_SKEW_MS, NOWHERE, Partition, RecordSet, SubCluster, place
-from sim.cluster.topology import sub_clusters
-from sim.cluster.transactions import Transactions
+from sim.cluster.sites.misbehaviour import Misbehaviours
+from sim.cluster.sites.rebalance import Memory, plan_available, plan_strong, remember
+from sim.cluster.sites.roster import Membership
+from sim.cluster.sites.subclusters import MAX_CLOCK_SKEW_MS, NOWHERE, Partition, RecordSet, SubCluster, place
+from sim.cluster.sites.topology import sub_clusters
+from sim.cluster.values.refused import Refused
 from sim.wan.model import Network
 
 MAX_SETS = 4095  # as in a real namespace

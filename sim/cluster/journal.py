@@ -16,8 +16,8 @@ from zlib import crc32
 from geotrain.errors import ConfigError, DataError
 from geotrain.wire.codes import INFO2_DELETE, INFO2_DURABLE_DELETE, INFO2_WRITE, Field, ResultCode
 from geotrain.wire.messages import HEADER_BYTES, decode_message, pack_header
-from sim.cluster.operations import Refused
 from sim.cluster.records import Record, SetName, make_tombstone, set_name_of, shape_of
+from sim.cluster.values.refused import Refused
 
 MAGIC = b"geotrain simulated cluster: records, version 1\n"
 MIN_COMPACTION_BYTES = 64 * 1024 * 1024

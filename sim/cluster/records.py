@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 
 from geotrain.wire.codes import EPOCH_S, Field, ResultCode
 from geotrain.wire.messages import HEADER_BYTES, encode_field, pack_header
-from sim.cluster.refused import Refused
+from sim.cluster.values.refused import Refused
 
 Bins = dict[bytes, bytes]
 """Bins by name, each as the operation that carries it in a reply, in the order in which the record holds them."""

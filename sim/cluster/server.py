@@ -10,15 +10,15 @@ from geotrain.wire import info as info_text
 from geotrain.wire.codes import Field, ProtocolError, ResultCode
 from geotrain.wire.frames import Frame, FrameReader
 from geotrain.wire.messages import Message, decode_message, reply_frame
-from sim.cluster import background
-from sim.cluster.batch import batch
+from sim.cluster.answers.info import answer
 from sim.cluster.cluster import Cluster, Node, State
-from sim.cluster.commands import execute
-from sim.cluster.distances import wait_s
-from sim.cluster.info import answer
-from sim.cluster.misbehaviour import Kind, Misbehaviour
-from sim.cluster.query import query
-from sim.cluster.streams import Chunk, compressed, compressed_chunk, last_chunk
+from sim.cluster.execution import background
+from sim.cluster.execution.batch import batch
+from sim.cluster.execution.commands import execute
+from sim.cluster.execution.query import query
+from sim.cluster.execution.streams import Chunk, compressed, compressed_chunk, last_chunk
+from sim.cluster.sites.distances import wait_s
+from sim.cluster.sites.misbehaviour import Kind, Misbehaviour
 
 WRITE_BUFFER_BYTES = 1024 * 1024  # beyond it a stream waits for its reader
 

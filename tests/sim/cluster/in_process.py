@@ -5,10 +5,10 @@ from geotrain.wire.codes import TTL_NEVER, Field, OpCode
 from geotrain.wire.messages import Message, decode_message, operation
 from geotrain.wire.particles import Value
 from sim.cluster.cluster import Cluster
-from sim.cluster.commands import execute
 from sim.cluster.config import ClusterConfig, NodeConfig
-from sim.cluster.query import query
-from sim.cluster.requests import Outcome
+from sim.cluster.execution.commands import execute
+from sim.cluster.execution.query import query
+from sim.cluster.execution.requests import Outcome
 
 START_MS = 1_800_000_000_000
 DIGEST = bytes(range(20))

@@ -4,7 +4,7 @@ from typing import Any
 
 from geotrain.wire import packing
 from geotrain.wire.particles import decode_value, encode_value
-from sim.cluster import nested
+from sim.cluster.values import nested
 
 
 def ask(value: Any, *operation: Any) -> Any:

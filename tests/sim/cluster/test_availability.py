@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.availability import Rule, Status, rule, status
-from sim.cluster.partitions import partition_map
+from sim.cluster.sites.availability import Rule, Status, rule, status
+from sim.cluster.sites.partitions import partition_map
 
 TWO_SITES = {"a1": 1, "b1": 2}
 TWO_SITES_OF_TWO = {"a1": 1, "a2": 1, "b1": 2, "b2": 2}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from geotrain.wire import packing
 from geotrain.wire.codes import ResultCode
 from geotrain.wire.particles import decode_value
-from sim.cluster import bits
-from sim.cluster.bits import (
+from sim.cluster.values import bits
+from sim.cluster.values.bits import (
     CREATE_ONLY,
     FROM_FRONT,
     GROW_ONLY,
@@ -24,7 +24,7 @@ from sim.cluster.bits import (
     UPDATE_ONLY,
     WRAP,
 )
-from sim.cluster.refused import Refused
+from sim.cluster.values.refused import Refused
 
 RESIZE, INSERT, REMOVE, SET, OR, XOR, AND, NOT, LEFT, RIGHT, ADD, SUBTRACT, SET_INTEGER = range(13)
 GET, COUNT, SCAN_LEFT, SCAN_RIGHT, GET_INTEGER = range(50, 55)

@@ -4,7 +4,7 @@ from geotrain.wire import codes
 from geotrain.wire.messages import Message
 from sim.cluster.cluster import Cluster, Node
 from sim.cluster.config import ClusterConfig, NodeConfig
-from sim.cluster.distances import wait_s
+from sim.cluster.sites.distances import wait_s
 from sim.wan.model import LinkConfig
 
 READ, WRITE = Message(info1=codes.INFO1_READ), Message(info2=codes.INFO2_WRITE)

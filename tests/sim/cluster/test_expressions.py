@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from geotrain.wire.codes import EPOCH_S, OpCode, Particle, ResultCode
 from geotrain.wire.messages import Operation, encode_op, operation
 from geotrain.wire.particles import Value, decode_value
-from sim.cluster import operations
-from sim.cluster.expression_values import UNKNOWN as UNKNOWN_VALUE
-from sim.cluster.expression_values import encoded
-from sim.cluster.expressions import compiled, filter_of
-from sim.cluster.operations import Draft, draft_of
+from sim.cluster.expression.expression_values import UNKNOWN as UNKNOWN_VALUE
+from sim.cluster.expression.expression_values import encoded
+from sim.cluster.expression.expressions import compiled, filter_of
 from sim.cluster.records import make_record, set_name_of
-from sim.cluster.refused import Refused
+from sim.cluster.values import operations
+from sim.cluster.values.operations import Draft, draft_of
+from sim.cluster.values.refused import Refused
 
 DIGEST = bytes(range(20))
 BINS: dict[str, Value] = {

@@ -9,10 +9,10 @@ import pytest
 from geotrain.wire.codes import Field, ResultCode
 from geotrain.wire.messages import Message
 from sim.cluster.cluster import Cluster, Node, State
-from sim.cluster.commands import execute
 from sim.cluster.config import ClusterConfig, NodeConfig
-from sim.cluster.faults import NodeFaults
+from sim.cluster.execution.commands import execute
 from sim.cluster.listeners import Listeners
+from sim.cluster.sites.faults import NodeFaults
 from sim.wan.faults import LinkFaults
 from tests.sim.cluster.test_faults import digest_of, get, put
 

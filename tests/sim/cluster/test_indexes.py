@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from geotrain.wire.codes import Field, OpCode, Particle, ResultCode
 from geotrain.wire.messages import Message, decode_message, encode_op, operation
-from sim.cluster.indexes import SOURCES, Definition, Lookup, keys_of, lookup_of, order
+from sim.cluster.execution.indexes import SOURCES, Definition, Lookup, keys_of, lookup_of, order
 from sim.cluster.records import Record, make_record, set_name_of
-from sim.cluster.refused import Refused
+from sim.cluster.values.refused import Refused
 
 OWNER = set_name_of("test", b"s")
 numbers = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-5, 5)

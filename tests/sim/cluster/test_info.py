@@ -3,7 +3,7 @@
 import pytest
 
 from geotrain.wire.info import decode_parameters
-from sim.cluster.info import answer
+from sim.cluster.answers.info import answer
 from tests.sim.cluster.in_process import Commands
 
 

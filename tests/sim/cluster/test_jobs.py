@@ -11,9 +11,9 @@ from geotrain.wire.codes import Field, OpCode, ResultCode
 from geotrain.wire.frames import FrameReader, encode_frame
 from geotrain.wire.info import decode_parameters
 from geotrain.wire.messages import Message, decode_messages, encode_message, operation
-from sim.cluster import background
-from sim.cluster.info import answer
-from sim.cluster.query import query
+from sim.cluster.answers.info import answer
+from sim.cluster.execution import background
+from sim.cluster.execution.query import query
 from tests.conftest import simulated_cluster
 from tests.sim.cluster.in_process import NAMESPACE, Commands
 from tests.sim.cluster.wire_client import ALL_PARTITIONS, WireClient

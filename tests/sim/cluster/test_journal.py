@@ -11,8 +11,8 @@ from geotrain.wire.messages import encode_op
 from geotrain.wire.particles import encode_value
 from sim.cluster import journal as module
 from sim.cluster.journal import MAGIC, Damaged, Entry, Journal, bodies, encode_entry
-from sim.cluster.operations import Refused
 from sim.cluster.records import Record, SetName, make_record, make_tombstone, set_name_of
+from sim.cluster.values.operations import Refused
 
 OWNER = set_name_of("geotrain", b"s")
 NO_SET = set_name_of("geotrain", b"")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotrain.wire.codes import ResultCode
-from sim.cluster.lists import BOUNDED, DROP_DUPLICATES, NO_FAIL, PARTIAL, UNIQUE
-from sim.cluster.refused import Refused
+from sim.cluster.values.lists import BOUNDED, DROP_DUPLICATES, NO_FAIL, PARTIAL, UNIQUE
+from sim.cluster.values.refused import Refused
 from tests.sim.cluster.nested_values import ask, change, change_all
 
 SET_TYPE, APPEND, APPEND_ITEMS, INSERT, INSERT_ITEMS, POP, POP_RANGE, REMOVE, REMOVE_RANGE = range(9)

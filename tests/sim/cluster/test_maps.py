@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from geotrain.wire import packing
 from geotrain.wire.codes import Particle, ResultCode
 from geotrain.wire.particles import encode_value
-from sim.cluster import nested
-from sim.cluster.maps import NO_CREATE, NO_FAIL, NO_OVERWRITE, PARTIAL
-from sim.cluster.refused import Refused
+from sim.cluster.values import nested
+from sim.cluster.values.maps import NO_CREATE, NO_FAIL, NO_OVERWRITE, PARTIAL
+from sim.cluster.values.refused import Refused
 from tests.sim.cluster.nested_values import ask, change
 
 SET_TYPE, ADD, ADD_ITEMS, PUT, PUT_ITEMS, REPLACE, REPLACE_ITEMS = range(64, 71)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from geotrain.wire import packing
 from geotrain.wire.codes import Particle, ResultCode
-from sim.cluster import nested
-from sim.cluster.nested import CONTEXT
-from sim.cluster.refused import Refused
+from sim.cluster.values import nested
+from sim.cluster.values.nested import CONTEXT
+from sim.cluster.values.refused import Refused
 from tests.sim.cluster.nested_values import ask, change
 
 LIST_INDEX, LIST_RANK, LIST_VALUE = 0x10, 0x11, 0x13

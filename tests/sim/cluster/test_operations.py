@@ -12,10 +12,10 @@ from geotrain.wire import packing
 from geotrain.wire.codes import OpCode, Particle, ResultCode
 from geotrain.wire.messages import Operation, decode_ops, encode_op, operation
 from geotrain.wire.particles import Opaque, Value
-from sim.cluster import operations
-from sim.cluster.operations import Draft, check, read_all
 from sim.cluster.records import make_record, set_name_of
-from sim.cluster.refused import Refused
+from sim.cluster.values import operations
+from sim.cluster.values.operations import Draft, check, read_all
+from sim.cluster.values.refused import Refused
 
 BINS: dict[str, Value] = {
     "i": 41,

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.partitions import partition_map, succession
+from sim.cluster.sites.partitions import partition_map, succession
 
 racks = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(0, 3), min_size=1, max_size=6)
 SITES = {"ewr": 1, "jfk": 2, "lga": 3}

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotrain.wire.frames import FrameReader
-from sim.cluster.query import CHUNK_ROWS, CHUNKS_PER_SECOND, _chunks
-from sim.cluster.streams import CHUNK_BYTES
+from sim.cluster.execution.query import CHUNK_ROWS, CHUNKS_PER_SECOND, _chunks
+from sim.cluster.execution.streams import CHUNK_BYTES
 
 sizes = st.lists(st.lists(st.sampled_from([1, 200, CHUNK_BYTES // 3, CHUNK_BYTES * 2]) | st.just(1), max_size=8))
 

@@ -3,8 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from sim.cluster.rebalance import Memory, Plan, next_regime, plan_available, plan_strong, remember
-from sim.cluster.roster import Membership
+from sim.cluster.sites.rebalance import Memory, Plan, next_regime, plan_available, plan_strong, remember
+from sim.cluster.sites.roster import Membership
 
 RACKS = {"a": 1, "b": 2, "c": 3}
 

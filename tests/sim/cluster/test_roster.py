@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.roster import decode_roster, encode_roster
+from sim.cluster.sites.roster import decode_roster, encode_roster
 
 node_ids = st.text("0123456789ABCDEF", min_size=1, max_size=16)
 

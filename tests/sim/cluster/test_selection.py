@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotrain.wire.codes import ResultCode
-from sim.cluster.refused import Refused
-from sim.cluster.selection import INVERTED, Return
+from sim.cluster.values.refused import Refused
+from sim.cluster.values.selection import INVERTED, Return
 from tests.sim.cluster.nested_values import ask, change
 
 numbers = st.integers(-4, 4)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.topology import sub_clusters
+from sim.cluster.sites.topology import sub_clusters
 
 
 def hears_but(*cut: str):  # type: ignore[no-untyped-def]

@@ -6,9 +6,9 @@ import pytest
 from geotrain.wire import codes
 from geotrain.wire.codes import EPOCH_S, Field, OpCode, Particle, ResultCode
 from geotrain.wire.messages import Message, Operation, encode_op, operation
-from sim.cluster.commands import end_overdue_transactions
-from sim.cluster.requests import Outcome
-from sim.cluster.transactions import MAX_WRITES, MONITORS
+from sim.cluster.execution.commands import end_overdue_transactions
+from sim.cluster.execution.requests import Outcome
+from sim.cluster.execution.transactions import MAX_WRITES, MONITORS
 from tests.sim.cluster.in_process import START_MS, Commands
 
 ID = 77

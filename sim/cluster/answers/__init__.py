@@ -1,0 +1,1 @@
+"""Answers to info requests: name to text."""

@@ -1,0 +1,45 @@
+"""Batches: many rows in one request, each a command of its own."""
+
+from collections.abc import Iterator
+
+from geotrain.wire.batches import batch_size, decode_batch
+from geotrain.wire.codes import Field, ResultCode
+from geotrain.wire.frames import MESSAGE, encode_frame
+from geotrain.wire.messages import HEADER_BYTES, Message, pack_header
+from sim.cluster.cluster import Cluster, Node
+from sim.cluster.execution.commands import execute
+from sim.cluster.execution.streams import CHUNK_BYTES, Chunk, last_chunk
+from sim.cluster.sites.distances import wait_s
+
+MAX_ROWS = 5000  # the default batch-max-requests of a real server
+CHUNK_ROWS = 512  # a server that does more at a stretch makes everyone else wait
+
+
+def batch(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterator[Chunk]:
+    """Perform the rows in their order and answer each. Raises ProtocolError for rows that can't be read."""
+    rows = request.fields[Field.BATCH]
+    if batch_size(rows) > MAX_ROWS:
+        yield last_chunk(ResultCode.BATCH_MAX_REQUESTS)
+        return
+    default_filter = request.fields.get(Field.FILTER)
+    replies: list[bytes] = []
+    num_bytes = 0
+    waits_s = 0.0
+    for row in decode_batch(rows):
+        if cluster.network.has_delays:
+            waits_s = max(waits_s, wait_s(cluster, node, row, row.digest))
+        filter_ = row.fields.get(Field.FILTER, default_filter)
+        code, generation, num_ops, ops, void_time, num_fields, fields = execute(
+            cluster, node, "batch_sub", row, row.digest, filter_, now_ms
+        )
+        header = pack_header(HEADER_BYTES, 0, 0, 0, 0, code, generation, void_time, row.position, num_fields, num_ops)
+        replies.append(header + fields + ops)
+        num_bytes += HEADER_BYTES + len(fields) + len(ops)
+        if num_bytes >= CHUNK_BYTES or len(replies) >= CHUNK_ROWS:
+            yield Chunk(encode_frame(MESSAGE, b"".join(replies)))
+            replies, num_bytes = [], 0
+    if replies:
+        yield Chunk(encode_frame(MESSAGE, b"".join(replies)))
+    if waits_s:
+        yield Chunk(b"", waits_s)
+    yield last_chunk(ResultCode.OK)

@@ -1,0 +1,1 @@
+"""Expressions, compiled from their packed form. Know records and values, no cluster."""

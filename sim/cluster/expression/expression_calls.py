@@ -1,0 +1,180 @@
+"""Expressions that call operations: on lists, maps and bits, and regular expressions. Pure."""
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from geotrain.wire.codes import Particle, ResultCode
+from geotrain.wire.packing import unpack_raw
+from sim.cluster.expression.expression_values import (
+    ANY,
+    BLOB,
+    BOOL,
+    LIST,
+    MAP,
+    NIL,
+    STR,
+    TYPES,
+    UNKNOWN,
+    Node,
+    Packed,
+    Subject,
+    constant,
+    decoded,
+    element,
+    encoded,
+    value_in,
+)
+from sim.cluster.values import bits, nested
+from sim.cluster.values.changes import Result
+from sim.cluster.values.elements import List, integer, is_list, order_key, split, unpack_list, unpack_map
+from sim.cluster.values.refused import Refused
+
+Compile = Callable[[bytes], Node]
+"""Compiles an expression among the arguments of another."""
+
+_ON_LISTS_AND_MAPS, _ON_BITS, _ON_SKETCHES = range(3)
+_CHANGES = 0x40  # a flag of the system: the value of the expression is what the operation makes of its bin
+
+
+def call(arguments: list[bytes], compiled: Compile) -> Node:
+    """An operation on a bin, or on the value of an expression. Raises Refused or ProtocolError."""
+    kind, system = integer(arguments[0]), integer(arguments[1])
+    _, _, packed, subject = arguments
+    steps, (code, *parts) = [], split(packed)
+    if integer(code) == nested.CONTEXT:
+        context, operation = parts
+        steps, (code, *parts) = nested.path_of(context), split(operation)
+    if system & ~_CHANGES == _ON_SKETCHES or integer(code) in nested.BY_PATH:
+        raise Refused(ResultCode.UNSUPPORTED)
+    parameters = [compiled(part) if is_list(part) else part for part in parts]
+    target = compiled(subject)
+    if target.type not in _SUBJECTS[system & ~_CHANGES] or kind not in TYPES.values():
+        raise Refused(ResultCode.PARAMETER)
+    perform = _PERFORM[system]
+
+    def evaluate(record: Subject, now_ms: int) -> Any:
+        values = [_evaluated(parameter, record, now_ms) for parameter in parameters]
+        bin_value = target.evaluate(record, now_ms)
+        if bin_value is UNKNOWN or any(value is UNKNOWN for value in values):
+            return UNKNOWN
+        try:
+            particle, data = perform(*encoded(bin_value), steps, code, values)
+        except Refused:
+            return UNKNOWN
+        return decoded(particle, data) if TYPES.get(particle) == kind else UNKNOWN
+
+    return Node(kind, evaluate)
+
+
+def _evaluated(parameter: Node | bytes, record: Subject, now_ms: int) -> Any:
+    if isinstance(parameter, bytes):
+        return parameter
+    value = parameter.evaluate(record, now_ms)
+    return UNKNOWN if value is UNKNOWN else element(value)
+
+
+def _read(particle: int, data: bytes, steps: list[nested.Step], code: bytes, arguments: list[bytes]) -> Result:
+    return nested.read_parts(particle, data, steps, integer(code), arguments)
+
+
+def _change(particle: int, data: bytes, steps: list[nested.Step], code: bytes, arguments: list[bytes]) -> Result:
+    return nested.modify_parts(particle, data, steps, integer(code), arguments)[0]
+
+
+def _read_bits(particle: int, data: bytes, steps: list[nested.Step], code: bytes, arguments: list[bytes]) -> Result:
+    return bits.read(data, List([code, *arguments]).pack())
+
+
+def _change_bits(particle: int, data: bytes, steps: list[nested.Step], code: bytes, arguments: list[bytes]) -> Result:
+    changed = bits.modify(None if particle == Particle.NIL else data, List([code, *arguments]).pack())
+    return (Particle.NIL, b"") if changed is None else (Particle.BLOB, changed)
+
+
+_SUBJECTS = {_ON_LISTS_AND_MAPS: (LIST, MAP, NIL, ANY), _ON_BITS: (BLOB, NIL, ANY)}
+_PERFORM = {
+    _ON_LISTS_AND_MAPS: _read,
+    _ON_LISTS_AND_MAPS | _CHANGES: _change,
+    _ON_BITS: _read_bits,
+    _ON_BITS | _CHANGES: _change_bits,
+}
+
+
+def in_list(arguments: list[bytes], compiled: Compile) -> Node:
+    """Whether a value is among the elements of a list."""
+    wanted, target = map(compiled, arguments)
+    if target.type not in (LIST, ANY):
+        raise Refused(ResultCode.PARAMETER)
+
+    def evaluate(record: Subject, now_ms: int) -> Any:
+        value, items = wanted.evaluate(record, now_ms), target.evaluate(record, now_ms)
+        if value is UNKNOWN or items is UNKNOWN:
+            return UNKNOWN
+        key = order_key(element(value))
+        return any(order_key(item) == key for item in unpack_list(items.data).items)
+
+    return Node(BOOL, evaluate)
+
+
+def map_keys(arguments: list[bytes], compiled: Compile) -> Node:
+    """The keys of a map, as a list."""
+    return _parts_of_map(arguments, compiled, lambda packed: list(unpack_map(packed).items))
+
+
+def map_values(arguments: list[bytes], compiled: Compile) -> Node:
+    """The values of a map in the order of their keys, as a list."""
+    return _parts_of_map(arguments, compiled, lambda packed: unpack_map(packed).values)
+
+
+def _parts_of_map(arguments: list[bytes], compiled: Compile, parts: Callable[[bytes], list[bytes]]) -> Node:
+    (target,) = map(compiled, arguments)
+    if target.type not in (MAP, ANY):
+        raise Refused(ResultCode.PARAMETER)
+
+    def evaluate(record: Subject, now_ms: int) -> Any:
+        value = target.evaluate(record, now_ms)
+        return UNKNOWN if value is UNKNOWN else Packed(Particle.LIST, List(parts(value.data)).pack())
+
+    return Node(LIST, evaluate)
+
+
+def quote(arguments: list[bytes], compiled: Compile) -> Node:
+    """A list that is meant as it is, and not as an expression."""
+    (packed,) = arguments
+    kind, value = value_in(packed)
+    if kind != LIST:
+        raise Refused(ResultCode.PARAMETER)
+    return constant(LIST, value)
+
+
+def matches_regex(arguments: list[bytes], compiled: Compile) -> Node:
+    """Whether a string matches a POSIX regular expression."""
+    flags, pattern, subject = integer(arguments[0]), unpack_raw(arguments[1]), compiled(arguments[2])
+    if subject.type not in (STR, ANY) or not isinstance(pattern, bytes):
+        raise Refused(ResultCode.PARAMETER)
+    regex = _Regex(pattern, flags)
+
+    def evaluate(record: Subject, now_ms: int) -> Any:
+        value = subject.evaluate(record, now_ms)
+        return UNKNOWN if value is UNKNOWN else regex.matches(value.encode(errors="surrogateescape"))
+
+    return Node(BOOL, evaluate)
+
+
+_C = ctypes.CDLL(None)  # a server matches with its C library, and so does this
+_REGEX_BYTES = 256  # no library's compiled expression is as large
+
+
+class _Regex:
+    """A compiled regular expression. Raises Refused for one that is none."""
+
+    def __init__(self, pattern: bytes, flags: int) -> None:
+        self._compiled = ctypes.create_string_buffer(_REGEX_BYTES)
+        if _C.regcomp(self._compiled, ctypes.c_char_p(pattern), ctypes.c_int(flags & 0xF)) != 0:
+            raise Refused(ResultCode.PARAMETER)
+        weakref.finalize(self, _C.regfree, self._compiled)
+
+    def matches(self, text: bytes) -> bool:
+        """Whether it is found anywhere in the text."""
+        return bool(_C.regexec(self._compiled, ctypes.c_char_p(text), 0, None, 0) == 0)
