@@ -1,6 +1,6 @@
 """The demo's configuration: a job, the cluster it runs on, and how much of the data."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -19,29 +19,16 @@ class DemoClusterConfig:
 
     simulated: start one, on free ports; otherwise the one at `hosts` is used and left running.
     hosts: nodes of a cluster that is there already, `host:port`; one that answers is enough.
-    namespace: the namespace of the view.
     racks: the rack of each site.
-    require_strong_consistency: where false, an eventually consistent namespace is taken too, and called eventual.
     """
 
     simulated: bool = True
     hosts: list[str] = field(default_factory=list)
-    namespace: str = "geotrain"
     racks: dict[str, int] = field(default_factory=dict)
-    require_strong_consistency: bool = True
 
     def __post_init__(self) -> None:
         if self.simulated == bool(self.hosts):
             raise ValueError("cluster.hosts must name a node as host:port with cluster=external, and only with it")
-
-    def view(self, site: str, hosts: list[str]) -> ViewConfig:
-        """How a site reaches the view."""
-        return ViewConfig(
-            hosts=hosts,
-            namespace=self.namespace,
-            rack=self.racks[site],
-            require_strong_consistency=self.require_strong_consistency,
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +36,7 @@ class SimConfig(JobConfig):
     """The demo: whole regions on this machine, and the job that they run.
 
     cluster: the Aerospike cluster.
+    view: how every part reaches and reads the view; its hosts and rack come from `cluster`.
     days_a_month: how many days of every month are used, of the sites' data and of what they share.
     min_auc: what the localized model of a site should reach, by site; the report says whether it did.
     min_gain: by how much it should be above `local_only`.
@@ -57,6 +45,7 @@ class SimConfig(JobConfig):
     """
 
     cluster: DemoClusterConfig = field(default_factory=DemoClusterConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
     days_a_month: int = MAX_DAYS_A_MONTH
     min_auc: dict[str, float] = field(default_factory=dict)
     min_gain: float = 0.0
@@ -74,6 +63,10 @@ class SimConfig(JobConfig):
             raise ValueError(f"days_a_month must be from 1 to {MAX_DAYS_A_MONTH}, got {self.days_a_month}")
         if self.capture_bytes < 1:
             raise ValueError(f"capture_bytes must be at least 1, got {self.capture_bytes}")
+
+    def view_of(self, site: str, hosts: list[str]) -> ViewConfig:
+        """How a site reaches the view."""
+        return replace(self.view, hosts=hosts, rack=self.cluster.racks[site])
 
     def launch(self, coordinator: str) -> LaunchConfig:
         """The job by itself, for the coordinator at this address."""

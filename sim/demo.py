@@ -1,9 +1,9 @@
 """The demo, from an empty folder to the report, top to bottom. Leaves no process behind, whatever happens."""
 
 import asyncio
-import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,20 +17,17 @@ from coordinator.ledger import JOBS, ROUNDS
 from geotrain.errors import JobFailed
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
-from geotrain.view.connect import connect
 from sim.config import SimConfig
 from sim.flights import KEYS
 from sim.history import History
 from sim.live import Screen
-from sim.measure import Measured, measure
+from sim.measure import Measured, measure, undeclared_records
 from sim.page import write_page
 from sim.processes import Supervisor
 from sim.regions import Regions
 from sim.relay import read_counts
 from sim.report import Facts, show, write_json
 from sim.wiretap import rows_moved
-
-logger = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 0.25
 WEIGH_EVERY_S = 5.0
@@ -47,17 +44,21 @@ def run(config: SimConfig) -> float:
     console = Console()
     with Screen(console, clock.start_s) as screen, Supervisor(folder / "logs") as processes:
         regions = Regions(config, processes, folder)
-        with clock.step("start the programs", screen):
-            screen.say(f"cluster at {regions.start_cluster()}")
-            coordinator = regions.start_coordinator()
-            regions.start_agents(coordinator)
-        with clock.step("write the data", screen):
-            regions.ingest()
-        with clock.step("run the job", screen):
-            history, peak_bytes = asyncio.run(_job(config, coordinator, processes, screen))
-        with clock.step("look states up", screen), connect(regions.view(config.sites[0])) as view:
-            data_dirs = {site: regions.data_dir(site) for site in sorted(history.localized)}
-            measured = measure(view, config.task, data_dirs, DECLARED_SETS)
+        with clock.step("reach the cluster", screen):
+            screen.say(f"{'simulated ' * config.cluster.simulated}cluster at {regions.start_cluster()}")
+        with regions.connect() as view:
+            before = undeclared_records(view, DECLARED_SETS)
+            with clock.step("start the programs", screen):
+                coordinator = regions.start_coordinator()
+                regions.start_agents(coordinator)
+            with clock.step("write the data", screen):
+                regions.ingest(view)
+                time.sleep(config.skew_margin_s)  # what was just written is in a cut only then
+            with clock.step("run the job", screen):
+                history, peak_bytes = asyncio.run(_job(config, coordinator, processes, screen))
+            with clock.step("look states up", screen):
+                measured = measure(view, config.task, {site: regions.data_dir(site) for site in history.localized})
+                after = undeclared_records(view, DECLARED_SETS)
         with clock.step("stop the programs", screen):
             processes.stop()
         with clock.step("look for rows in what left the sites", screen):
@@ -68,13 +69,10 @@ def run(config: SimConfig) -> float:
         min_auc=config.min_auc,
         min_gain=config.min_gain,
         history=history,
-        state_lookup=measured.state_lookup,
-        key_lookup=measured.key_lookup,
-        auc_by_lookup=measured.auc_by_lookup,
-        one_flight=measured.one_flight,
+        measured=measured,
         wire=read_counts(folder / "wire"),
         rows_found=rows_found,
-        undeclared=measured.undeclared,
+        undeclared=dict(Counter(after) - Counter(before)),
         peak_memory_bytes=peak_bytes,
         setup_s=clock.steps_s,
     )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,40 @@ class OneFlight:
     us: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a reader of the view measured.
+
+    state_lookup: "is there a newer one?", asked by who holds the newest. key_lookup: of one aircraft after another.
+    auc_by_lookup: by site, the metric of its published state.
+    rows: by site and name, the tables whose rows must not have left the site.
+    """
+
+    state_lookup: Latency
+    key_lookup: Latency
+    auc_by_lookup: dict[str, float]
+    one_flight: OneFlight
+    rows: dict[str, dict[str, pl.DataFrame]]
+
+
+def measure(view: View, task: TaskConfig, data_dirs: Mapping[str, Path]) -> Measured:
+    """Measure everything, for the sites that have a folder here."""
+    shared = scan_view(view, task)
+    auc, rows = {}, {}
+    for site, folder in data_dirs.items():
+        lookup = ModelLookup(view, task.name, f"site/{site}")
+        local = load_local(folder, task)
+        auc[site] = metric_of(lookup.latest(), task, local, shared)
+        rows[site] = {**local, "features": local_features(lookup.latest(), task, local)}
+    return Measured(
+        state_lookup=latency(lookup.latest),
+        key_lookup=key_latency(view, "aircraft", shared["legs"]["tailnum"].drop_nulls().unique()),
+        auc_by_lookup=auc,
+        one_flight=score_one_flight(view, lookup, task, local),
+        rows=rows,
+    )
+
+
 def latency(call: Callable[[], object]) -> Latency:
     """Time a call, again and again."""
     call()
@@ -58,16 +93,10 @@ def latency(call: Callable[[], object]) -> Latency:
     return Latency(float(p50), float(p99))
 
 
-def state_latency(lookup: ModelLookup) -> Latency:
-    """ "Is there a newer state?", asked by who holds the newest."""
-    return latency(lookup.latest)
-
-
 def key_latency(view: View, set_name: str, keys: Iterable[str]) -> Latency:
-    """Records by key, another one each time."""
-    keys = list(keys)
-    turn = iter(range(len(keys) * (NUM_LOOKUPS // len(keys) + 2)))
-    return latency(lambda: view.get(set_name, keys[next(turn) % len(keys)]))
+    """Time reading records by key, another one each time."""
+    turn = cycle(keys)
+    return latency(lambda: view.get(set_name, next(turn)))
 
 
 def scan_view(view: View, task: TaskConfig) -> dict[str, pl.DataFrame]:
@@ -80,7 +109,7 @@ def load_local(folder: Path, task: TaskConfig) -> dict[str, pl.DataFrame]:
     return {name: load(folder, name, dataset) for name, dataset in task.local.items()}
 
 
-def test_auc(
+def metric_of(
     state: State, task: TaskConfig, local: Mapping[str, pl.DataFrame], shared: Mapping[str, pl.DataFrame]
 ) -> float:
     """The metric of a published state on a site's test rows, by none but what a reader of the state has."""
@@ -98,8 +127,10 @@ def to_model(state: State, task: TaskConfig, encoding: Encoding) -> nn.Module:
 
 
 def score_one_flight(view: View, lookup: ModelLookup, task: TaskConfig, local: Mapping[str, pl.DataFrame]) -> OneFlight:
-    """Score the site's last flight of the data as if it were flown again on the next day: what is known then of its
-    aircraft comes by key. The windows over all recent legs stay empty, which the model knows as missing values."""
+    """Score the site's last flight of the data, flown again on the next day: its aircraft's state comes by key.
+
+    There is no weather of that day, and no window over all recent legs: missing values, which the model knows.
+    """
     rows = local[task.rows.dataset]
     time_column = task.rows.time
     row = rows.drop_nulls([task.label.column, "tailnum"]).sort(time_column).tail(1)
@@ -135,9 +166,9 @@ def undeclared_records(view: View, declared: Collection[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for _, answer in answers.values():
         for name, objects in re.findall(r"set=([^:;]+):objects=(\d+)", answer):
-            if name not in declared:
+            if name not in declared and int(objects):
                 counts[name] = max(counts.get(name, 0), int(objects))
-    return {name: count for name, count in counts.items() if count}
+    return counts
 
 
 def _as_table(bins: Mapping[str, object], columns: Mapping[str, str]) -> pl.DataFrame:
@@ -148,39 +179,4 @@ def _as_table(bins: Mapping[str, object], columns: Mapping[str, str]) -> pl.Data
     )
     return table.with_columns(
         pl.col(name).cast(pl.Datetime("us")) for name, word in columns.items() if word == "timestamp"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What a reader of the view measured.
-
-    auc_by_lookup: by site, the metric of its published state. undeclared: see `undeclared_records`.
-    rows: by site and name, the tables whose rows must not have left the site.
-    """
-
-    state_lookup: Latency
-    key_lookup: Latency
-    auc_by_lookup: dict[str, float]
-    one_flight: OneFlight
-    undeclared: dict[str, int]
-    rows: dict[str, dict[str, pl.DataFrame]]
-
-
-def measure(view: View, task: TaskConfig, data_dirs: Mapping[str, Path], declared: Collection[str]) -> Measured:
-    """Measure everything, for the sites that have a folder here."""
-    shared = scan_view(view, task)
-    auc, rows = {}, {}
-    for site, folder in data_dirs.items():
-        lookup = ModelLookup(view, task.name, f"site/{site}")
-        local = load_local(folder, task)
-        auc[site] = test_auc(lookup.latest(), task, local, shared)
-        rows[site] = {**local, "features": local_features(lookup.latest(), task, local)}
-    return Measured(
-        state_lookup=state_latency(lookup),
-        key_lookup=key_latency(view, "aircraft", shared["legs"]["tailnum"].unique(maintain_order=True)[:NUM_LOOKUPS]),
-        auc_by_lookup=auc,
-        one_flight=score_one_flight(view, lookup, task, local),
-        undeclared=undeclared_records(view, declared),
-        rows=rows,
     )

@@ -64,7 +64,7 @@ def _tiles(facts: Facts) -> str:
     tiles = [
         (f"{rows_moved(facts):,}", "local rows found outside their site"),
         (f"{min(gains, default=math.nan):+.3f}", "ROC AUC over training alone, at the site that gains least"),
-        (f"{facts.state_lookup.p50_us:.0f} µs", "to look up the newest model (median)"),
+        (f"{facts.measured.state_lookup.p50_us:.0f} µs", "to look up the newest model (median)"),
         (human_bytes(sum(counts.up for counts in facts.wire.values())), "left the sites, all rounds"),
         (f"{facts.wall_s:.0f} s", "from an empty cluster to this report"),
         (f"{facts.peak_memory_bytes / 1e9:.1f} GB", "most memory, all processes (sampled)"),
@@ -74,8 +74,8 @@ def _tiles(facts: Facts) -> str:
 
 def _lookups(facts: Facts) -> str:
     rows = [
-        ("newest state of a scope", facts.state_lookup),
-        ("an aircraft by its key", facts.key_lookup),
+        ("newest state of a scope", facts.measured.state_lookup),
+        ("an aircraft by its key", facts.measured.key_lookup),
     ]
     return _table(
         ("look-up", "median, µs", "99th percentile, µs"),
@@ -84,7 +84,7 @@ def _lookups(facts: Facts) -> str:
 
 
 def _one_flight(facts: Facts) -> str:
-    flight = facts.one_flight
+    flight = facts.measured.one_flight
     return escape(
         f"One flight: aircraft {flight.tailnum} last flew {flight.leg} and arrived {flight.aircraft_delay:+d} minutes "
         f"off schedule. With that, fetched by key, and the newest model, its next flight arrives late with probability "
@@ -103,7 +103,7 @@ def _sites(facts: Facts) -> str:
                 f"{localized.rows:,}",
                 *(f"{metrics[kind]:.4f}" for kind in kinds),
                 f"{metrics['localized'] - metrics['local_only']:+.4f}",
-                f"{facts.auc_by_lookup[site]:.4f}",
+                f"{facts.measured.auc_by_lookup[site]:.4f}",
                 f"<code>{escape(localized.state)}</code>",
             )
         )

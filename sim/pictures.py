@@ -25,6 +25,7 @@ PHASES = {
     "preparing": "#c9cdd2",
     "scanning": "#7cc4d8",
     "joining": "#c9a227",
+    "summarizing": "#7a8b2f",
     "training": "#3fa372",
     "uploading": "#d1495b",
     "localizing": "#b367c9",

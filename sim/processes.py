@@ -145,9 +145,21 @@ class Supervisor:
             if self._hurry or time.monotonic() > give_up_s:
                 break
             time.sleep(POLL_S)
-        _kill_descendants()
-        for child in self.children:
-            child.process.wait()
+        self._kill_tree()
+        self._stopping = False  # what comes after may be interrupted again
+
+    def _kill_tree(self) -> None:
+        """SIGKILL in sweeps until the tree is empty: a process may be born while others are killed."""
+        for _ in range(MAX_KILL_SWEEPS):
+            descendants = psutil.Process().children(recursive=True)
+            if not descendants:
+                return
+            for process in descendants:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            for child in self.children:
+                child.process.wait()
+            psutil.wait_procs(descendants, timeout=0.2)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping:
@@ -169,15 +181,3 @@ def _adopt_orphans() -> None:
     """Make the kernel hand us the descendants whose own parents die, so that none escapes from our tree."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _kill_descendants() -> None:
-    """SIGKILL our whole tree, again until it is empty: a process may be born while others are killed."""
-    for _ in range(MAX_KILL_SWEEPS):
-        descendants = psutil.Process().children(recursive=True)
-        if not descendants:
-            return
-        for process in descendants:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(descendants, timeout=0.2)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from geotrain.view.config import ViewConfig
-from geotrain.view.connect import connect
+from geotrain.view.connect import View, connect
 from sim.config import SimConfig
 from sim.ingest import ingest_shared
 from sim.processes import Child, Supervisor
@@ -24,27 +24,23 @@ class Regions:
         self._folder = folder
         self._hosts: list[str] = []
 
-    def view(self, site: str) -> ViewConfig:
-        """How a site reaches the view."""
-        return self._config.cluster.view(site, self._hosts)
+    def connect(self) -> View:
+        """The view, from the first site's rack. Raises ViewError unless the cluster is what all sites rely on."""
+        racks = [self._config.cluster.racks[site] for site in self._config.sites]
+        return connect(self._view(self._config.sites[0]), expected_racks=racks)
 
     def data_dir(self, site: str) -> Path:
         return self._folder / "sites" / site
 
     def start_cluster(self) -> str:
-        """Start the simulated cluster, or take the one that the configuration names. Returns an address.
-
-        Raises ViewError unless the cluster is what the sites rely on.
-        """
+        """Start the simulated cluster, or take the one that the configuration names. Returns an address."""
         cluster = self._config.cluster
         self._hosts = cluster.hosts
         if cluster.simulated:
             ports = [f"nodes.{site}.port=0" for site in cluster.racks]
-            child = self._start("cluster", "sim.cluster", *ports, f"namespace={cluster.namespace}")
+            child = self._start("cluster", "sim.cluster", *ports, f"namespace={self._config.view.namespace}")
             ready = self._processes.wait_says(child, r"ready.*?=(\S+:\d+)", deadline_s=START_DEADLINE_S)
             self._hosts = [ready[1]]
-        racks = [cluster.racks[site] for site in self._config.sites]
-        connect(self.view(self._config.sites[0]), expected_racks=racks).close()
         return self._hosts[0]
 
     def start_coordinator(self) -> str:
@@ -83,7 +79,7 @@ class Regions:
                 *self._view_overrides(site),
             )
 
-    def ingest(self) -> None:
+    def ingest(self, view: View) -> None:
         """Have every site put its data into its folder and its legs into the view; write what is known everywhere."""
         children = [
             self._processes.start_python(
@@ -92,13 +88,12 @@ class Regions:
                 f"--site={site}",
                 f"--folder={self.data_dir(site)}",
                 f"--days-a-month={self._config.days_a_month}",
-                f"--view={json.dumps(asdict(self.view(site)))}",
+                f"--view={json.dumps(asdict(self._view(site)))}",
                 ends=True,
             )
             for site in self._config.sites
         ]
-        with connect(self.view(self._config.sites[0])) as view:
-            ingest_shared(view)
+        ingest_shared(view)
         for child in children:
             self._processes.wait_done(child, deadline_s=INGEST_DEADLINE_S)
 
@@ -113,10 +108,11 @@ class Regions:
             _override("hydra.run.dir", self._folder / "logs"),
         )
 
+    def _view(self, site: str) -> ViewConfig:
+        return self._config.view_of(site, self._hosts)
+
     def _view_overrides(self, site: str) -> list[str]:
-        view = self.view(site)
-        names = ("hosts", "namespace", "rack", "require_strong_consistency")
-        return [f"view.{name}={json.dumps(getattr(view, name))}" for name in names]
+        return [f"view.{name}={json.dumps(value)}" for name, value in asdict(self._view(site)).items()]
 
 
 def _override(name: str, path: Path) -> str:

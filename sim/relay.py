@@ -45,7 +45,7 @@ class Link:
         self._port = int(port)
         self._folder = folder
         self._max_bytes = max_bytes
-        self._open: dict[StreamWriter, asyncio.Event] = {}
+        self._open: dict[asyncio.Event, tuple[StreamWriter, StreamWriter]] = {}
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Relay one connection of the site until both directions have ended."""
@@ -58,7 +58,8 @@ class Link:
             print(f"{self.site}: the coordinator can't be reached: {error}", flush=True)
             writer.close()
             return
-        self._open[writer] = ended = asyncio.Event()
+        ended = asyncio.Event()
+        self._open[ended] = (writer, far_writer)
         with path.open("wb") as capture:
 
             def up(data: bytes) -> None:
@@ -71,15 +72,14 @@ class Link:
             await asyncio.gather(_pump(reader, far_writer, up), _pump(far_reader, writer, down))
         far_writer.close()
         writer.close()
-        del self._open[writer]
+        del self._open[ended]
         ended.set()
 
     async def hang_up(self) -> None:
         """End every connection."""
-        ends = list(self._open.values())
-        for writer in self._open:
-            writer.close()
-        for ended in ends:
+        for ended, writers in list(self._open.items()):
+            for writer in writers:
+                writer.close()
             await ended.wait()
 
     def _capture(self, data: bytes, capture: BinaryIO) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sim.history import History
 from sim.live import human_bytes
-from sim.measure import Latency, OneFlight
+from sim.measure import Measured
 from sim.relay import Counts
 
 # The look-up of a published state must give the metric that its site reported, up to the order of float32 sums.
@@ -26,10 +26,10 @@ class Facts:
     wall_s: all steps of the demo together.
     simulated: whether the demo started the cluster.
     min_auc, min_gain: what should be reached.
-    auc_by_lookup: the metric of each site's published state, computed anew by a reader of the view.
+    measured: what a reader of the view measured.
     wire: what crossed each site's link.
     rows_found: by site and table, the rows that were seen in what left the site.
-    undeclared: records in sets of the view that nobody declared.
+    undeclared: records that came into sets of the view that nobody declared, by set.
     peak_memory_bytes: the most that all processes had together, among the moments at which it was looked at.
     setup_s: seconds by step of the demo.
     """
@@ -39,10 +39,7 @@ class Facts:
     min_auc: dict[str, float]
     min_gain: float
     history: History
-    state_lookup: Latency
-    key_lookup: Latency
-    auc_by_lookup: dict[str, float]
-    one_flight: OneFlight
+    measured: Measured
     wire: dict[str, Counts]
     rows_found: dict[str, dict[str, int]]
     undeclared: dict[str, int]
@@ -75,7 +72,7 @@ def verdicts(facts: Facts) -> list[Verdict]:
         gain = auc - localized.metrics["local_only"]
         if facts.min_gain:
             found.append(Verdict(f"{site} gain", gain >= facts.min_gain, f"{gain:+.4f}, wanted {facts.min_gain:+.2f}"))
-        looked_up = facts.auc_by_lookup[site]
+        looked_up = facts.measured.auc_by_lookup[site]
         same = math.isclose(looked_up, auc, abs_tol=AUC_TOLERANCE)
         found.append(Verdict(f"{site} by look-up", same, f"{looked_up:.4f}, reported {auc:.4f}"))
     missing = sorted(set(facts.history.sites) - set(facts.history.localized))
@@ -121,16 +118,16 @@ def to_json(facts: Facts) -> dict[str, Any]:
                 "rows": localized.rows,
                 "auc": {name: localized.metrics[name] for name in ("local_only", "global", "localized")},
                 "state": localized.state,
-                "auc_by_lookup": facts.auc_by_lookup[site],
+                "auc_by_lookup": facts.measured.auc_by_lookup[site],
             }
             for site, localized in sorted(history.localized.items())
         },
         "lookup": {
-            "state_p50_us": round(facts.state_lookup.p50_us, 1),
-            "state_p99_us": round(facts.state_lookup.p99_us, 1),
-            "key_p50_us": round(facts.key_lookup.p50_us, 1),
-            "key_p99_us": round(facts.key_lookup.p99_us, 1),
-            "one_flight": asdict(facts.one_flight),
+            "state_p50_us": round(facts.measured.state_lookup.p50_us, 1),
+            "state_p99_us": round(facts.measured.state_lookup.p99_us, 1),
+            "key_p50_us": round(facts.measured.key_lookup.p50_us, 1),
+            "key_p99_us": round(facts.measured.key_lookup.p99_us, 1),
+            "one_flight": asdict(facts.measured.one_flight),
         },
         "rows_moved": rows_moved(facts),
         "rows_found": facts.rows_found,
@@ -181,7 +178,7 @@ def _verdicts_table(facts: Facts) -> Table:
 
 def _summary(facts: Facts) -> list[str]:
     """The rest in a few lines, for the terminal."""
-    lookup, key, flight = facts.state_lookup, facts.key_lookup, facts.one_flight
+    lookup, key, flight = facts.measured.state_lookup, facts.measured.key_lookup, facts.measured.one_flight
     history = facts.history
     cluster = "simulated cluster" if facts.simulated else "cluster"
     return [

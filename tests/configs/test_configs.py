@@ -56,8 +56,9 @@ def test_every_cluster_composes(cluster):
 
 
 def test_an_experiment_wins_over_the_defaults_and_the_command_line_over_the_experiment():
-    assert composed("launch", "experiment=smoke").rounds == 1
-    assert composed("launch", "experiment=smoke", "rounds=4").rounds == 4
+    assert composed("launch", "experiment=diloco").rounds == 3
+    assert composed("launch", "experiment=diloco").strategy == composed("launch", "strategy=nesterov").strategy
+    assert composed("launch", "experiment=diloco", "rounds=4").rounds == 4
 
 
 def test_a_job_is_overridden_in_the_demo_as_in_a_launch():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.processes import Child, Supervisor, says
+from sim.processes import Child, Supervisor
 from tests.conftest import ROOT, simulated_cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -65,8 +65,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
             coordinator = supervisor.start_python(
                 "coordinator", "coordinator", f"view.hosts=[{view}]", "listen=127.0.0.1:0", TARGETS
             )
-            supervisor.wait_ready(coordinator, says(coordinator, "coordinator ready"), "get ready", deadline_s=60)
-            [address] = re.findall(r"coordinator ready at (\S+:\d+)", coordinator.log_text())
+            address = supervisor.wait_says(coordinator, r"coordinator ready at (\S+:\d+)", deadline_s=60)[1]
             made = subprocess.run([sys.executable, "my/make_data.py", view], text=True, capture_output=True, check=True)
             assert "written=442" in made.stdout
             # The south trains with two workers: the same model, by DistributedDataParallel.
@@ -77,7 +76,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
                 ),
             ]
             for child in agents:
-                supervisor.wait_ready(child, says(child, "joined the coordinator"), "join", deadline_s=120)
+                supervisor.wait_says(child, "joined the coordinator", deadline_s=120)
             yield Hospitals(folder, view, address, supervisor)
 
 

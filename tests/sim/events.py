@@ -4,7 +4,7 @@ import math
 
 from geotrain.rpc import coordinator_pb2 as pb
 from sim.history import History
-from sim.measure import Latency, OneFlight
+from sim.measure import Latency, Measured, OneFlight
 from sim.relay import Counts
 from sim.report import Facts
 
@@ -85,10 +85,13 @@ def facts(told: History | None = None) -> Facts:
         min_auc={"ewr": 0.745, "jfk": 0.725, "lga": 0.755},
         min_gain=0.04,
         history=told,
-        state_lookup=Latency(131.2, 240.9),
-        key_lookup=Latency(118.0, 210.5),
-        auc_by_lookup={site: localized.metrics["localized"] for site, localized in told.localized.items()},
-        one_flight=OneFlight("N14228", "UA-1481-EWR-20131228", 5, 0.21, 5400.0),
+        measured=Measured(
+            state_lookup=Latency(131.2, 240.9),
+            key_lookup=Latency(118.0, 210.5),
+            auc_by_lookup={site: localized.metrics["localized"] for site, localized in told.localized.items()},
+            one_flight=OneFlight("N14228", "UA-1481-EWR-20131228", 5, 0.21, 5400.0),
+            rows={},
+        ),
         wire={site: Counts(up=2_500_000, down=300_000, connections=1, captured=2_500_000) for site in SITES},
         rows_found={site: {"flights": 0, "weather": 0, "features": 0} for site in SITES},
         undeclared={},

@@ -51,8 +51,8 @@ def test_what_is_typed_beats_the_scenario() -> None:
 
 
 def test_an_external_cluster_is_named_by_its_hosts() -> None:
-    config = sim("cluster=external", "cluster.hosts=[10.0.0.1:3000]", "cluster.require_strong_consistency=false")
-    view = config.cluster.view("jfk", config.cluster.hosts)
+    config = sim("cluster=external", "cluster.hosts=[10.0.0.1:3000]", "view.require_strong_consistency=false")
+    view = config.view_of("jfk", config.cluster.hosts)
     assert (view.hosts, view.rack, view.require_strong_consistency) == (["10.0.0.1:3000"], 2, False)
 
 

@@ -137,6 +137,13 @@ time.sleep(600)
     assert "ended in order" in child.log_text()
 
 
+def test_a_child_that_takes_too_long_to_end_is_killed(tmp_path: Path) -> None:
+    with Supervisor(tmp_path, grace_s=0.1) as processes:
+        child = processes.start("deaf", ["sh", "-c", "trap '' TERM; echo up; while true; do sleep 1; done"])
+        processes.wait_says(child, "up", deadline_s=DEADLINE_S)
+    assert child.process.returncode == -signal.SIGKILL
+
+
 def test_an_exception_in_the_demo_ends_its_children(tmp_path: Path) -> None:
     children = []
 
@@ -183,6 +190,14 @@ def test_what_a_child_says_of_itself_is_found_in_its_log(tmp_path: Path) -> None
     with Supervisor(tmp_path) as processes:
         child = processes.start("relay", ["sh", "-c", "echo hello; echo ready at 127.0.0.1:4711; sleep 600"])
         assert processes.wait_says(child, r"ready at (\S+:\d+)", deadline_s=DEADLINE_S)[1] == "127.0.0.1:4711"
+
+
+def test_what_comes_after_all_children_ended_can_be_interrupted_too(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as processes:
+        processes.start("sleeper", ["sleep", "600"])
+        processes.stop()
+        with pytest.raises(SystemExit, match="130"):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_signals_are_as_before_afterwards(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_threshold_that_is_missed_falls_short_and_no_other(facts: Facts) -> No
 
 
 def test_a_published_state_that_scores_otherwise_than_reported_falls_short(facts: Facts) -> None:
-    facts.auc_by_lookup["lga"] -= 0.01
+    facts.measured.auc_by_lookup["lga"] -= 0.01
     assert "lga by look-up" in short(facts)
 
 
