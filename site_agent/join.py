@@ -62,7 +62,9 @@ def join_window(rows: pl.DataFrame, source: pl.DataFrame, step: JoinStep) -> pl.
     Nulls and numbers that are not finite are left out; a mean or a sum of nothing is null, a count of nothing is 0.
     """
     keys = list(_source_keys(step))
-    events = _events(source, step).with_columns(pl.when(pl.col(name).is_finite()).then(name) for name in step.columns)
+    numbers = {name: pl.col(name).cast(pl.Float64) for name in step.columns}
+    finite = {name: pl.when(number.is_finite()).then(number) for name, number in numbers.items()}
+    events = _events(source, step).with_columns(**finite)
     values = {f"__sum_{name}": pl.col(name).fill_null(0).cum_sum() for name in step.columns}
     counts = {f"__count_{name}": pl.col(name).cum_count().cast(pl.Int64) for name in step.columns}
     running = {name: total.over(keys) if keys else total for name, total in {**values, **counts}.items()}

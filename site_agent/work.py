@@ -146,6 +146,7 @@ class JobWork:
             self.num_rows = self._joined.num_rows
 
     def report_statistics(self, request: pb.ReportStatistics) -> Iterator[Report]:
+        yield self._progress("summarizing", request.round)
         statistics = self._compute.statistics(self._task, self._rows())
         yield pb.FromAgent(statistics=pb.StatisticsReport(job=self.id, statistics_json=statistics.to_json()))
 

@@ -14,8 +14,8 @@ from site_agent.join import join_rows
 from tests.tasks.pumps import pumps
 
 START = datetime(2024, 1, 1)
-ROWS = {"at": pl.Datetime("us"), "k": pl.String, "j": pl.Int64, "y": pl.Int64}
-EVENTS = {"at": pl.Datetime("us"), "k": pl.String, "j": pl.Int64, "v": pl.Float64}
+ROWS: dict[str, Any] = {"at": pl.Datetime("us"), "k": pl.String, "j": pl.Int64, "y": pl.Int64}
+EVENTS: dict[str, Any] = {"at": pl.Datetime("us"), "k": pl.String, "j": pl.Int64, "v": pl.Float64}
 COLUMNS = {"at": "timestamp", "k": "string", "j": "int64"}
 
 Event = tuple[datetime | None, str | None, int | None, float | None]
@@ -71,11 +71,11 @@ def reference(row: Any, events: Sequence[Event], step: JoinStep) -> Any:
         order = [
             (event[0], event[3] is not None, event[3] != event[3], event[3] if event[3] == event[3] else 0, event[3])
             for event in seen
-            if event[0] >= oldest  # type: ignore[operator]
+            if event[0] >= oldest
         ]
         newest = max(order, key=lambda entry: (*entry[:3], entry[3] or 0), default=None)
         return None if newest is None else newest[4]
-    inside = [event[3] for event in seen if event[0] > oldest]  # type: ignore[operator]
+    inside = [event[3] for event in seen if event[0] > oldest]
     finite = [value for value in inside if value is not None and value == value]
     if step.aggregate == "count":
         return len(finite)
@@ -184,6 +184,16 @@ def test_a_step_can_join_by_a_column_that_an_earlier_step_added() -> None:
     )
     rows = [(START, "a", None, 0)]
     assert joined(task, rows, [(None, "a", 9, 1.0)])["value"].to_list() == [1.0]
+
+
+@pytest.mark.parametrize(("kind", "values"), [("bool", [True, False, None]), ("int64", [1, 0, None])])
+def test_whole_numbers_and_truth_values_can_be_aggregated_too(kind: str, values: list[Any]) -> None:
+    step = {"kind": "window", "time": "at", "within_s": 60, "aggregate": "mean", "columns": {"mean": "v"}}
+    task = task_with(step)
+    task.view["events"].columns["v"] = kind
+    rows = pl.DataFrame([(START, "a", 1, 0)], schema=ROWS, orient="row")
+    events = pl.DataFrame({"at": [START] * 3, "v": values})
+    assert join_rows(task, rows, {"events": events})["mean"].to_list() == [0.5]
 
 
 def test_a_row_without_a_time_is_refused() -> None:

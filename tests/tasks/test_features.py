@@ -1,5 +1,6 @@
 from datetime import datetime, timedelta
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ from geotrain.tasks.features import Encoding, Moments, Statistics, encode, encod
 from tests.tasks.pumps import pumps
 
 TASK = pumps()
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "at": pl.Datetime("us"),
     "pressure": pl.Float64,
     "since_visit_s": pl.Float64,
@@ -158,7 +159,8 @@ def test_rows_split_at_the_moment_and_the_moment_itself_tests() -> None:
 
 
 def test_a_task_without_numbers_or_without_categories_encodes_too() -> None:
-    for features in ({"pressure": {}}, {"kind": {"kind": "categorical"}}):
+    only_numbers: dict[str, Any] = {"pressure": {}}
+    for features in (only_numbers, {"kind": {"kind": "categorical"}}):
         task = pumps({"features": features})
         inputs = encode(joined([row()]), task, encoding_of(row(), task=task))
         assert [len(tensor) for tensor in inputs.values()] == [1, 1, 1]
