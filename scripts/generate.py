@@ -19,6 +19,7 @@ from grpc_tools import protoc
 from coordinator.config import CoordinatorConfig, LaunchConfig
 from sim.cluster.config import ClusterConfig
 from sim.config import SimConfig
+from sim.wan.config import WanConfig
 from site_agent.config import SiteAgentConfig
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,7 @@ PROGRAMS = {
     "python -m coordinator": CoordinatorConfig,
     "python -m site_agent": SiteAgentConfig,
     "python -m sim.cluster": ClusterConfig,
+    "python -m sim.wan": WanConfig,
 }
 
 INTRODUCTION = """# Configuration

@@ -54,7 +54,8 @@ class Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """The children of one demo. A context manager: on the way out, whatever the reason, all that descends from us ends.
+    """The children of one demo. A context manager: on the way out, whatever the reason, all that descends from us ends,
+    but what was there before.
 
     A first signal (Ctrl-C, SIGTERM, SIGHUP) raises SystemExit in the main thread. A further one raises nothing: it only
     cuts the grace short, so that no impatience leaves a process behind.
@@ -69,9 +70,11 @@ class Supervisor:
     _stopping: bool = False
     _hurry: bool = False
     _handlers: dict[signal.Signals, object] = field(default_factory=dict)
+    _there_before: list[psutil.Process] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)
+        self._there_before = psutil.Process().children()
         _adopt_orphans()
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
@@ -151,7 +154,7 @@ class Supervisor:
     def _kill_tree(self) -> None:
         """SIGKILL in sweeps until the tree is empty: a process may be born while others are killed."""
         for _ in range(MAX_KILL_SWEEPS):
-            descendants = psutil.Process().children(recursive=True)
+            descendants = _descendants(self._there_before)
             if not descendants:
                 return
             for process in descendants:
@@ -181,3 +184,13 @@ def _adopt_orphans() -> None:
     """Make the kernel hand us the descendants whose own parents die, so that none escapes from our tree."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _descendants(but: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """All processes that descend from us, but these children of ours and what descends from them."""
+    children = [child for child in psutil.Process().children() if child not in but]
+    found = list(children)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            found += child.children(recursive=True)
+    return found

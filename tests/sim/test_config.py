@@ -31,7 +31,7 @@ def sim(*overrides: str) -> SimConfig:
     [
         [],
         ["rounds=3", "strategy=nesterov", "task.training.epochs=1"],
-        ["experiment=smoke"],
+        ["experiment=diloco"],
         ["sites=[ewr,lga]", "seed=7", "task.model.width=16", "strategy.outer.lr=0.5"],
     ],
 )

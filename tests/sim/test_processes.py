@@ -205,3 +205,15 @@ def test_signals_are_as_before_afterwards(tmp_path: Path) -> None:
     with Supervisor(tmp_path):
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_processes_that_were_there_before_are_left_alone(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
+        with Supervisor(tmp_path / "logs") as processes:
+            child = processes.start("ordinary", [sys.executable, "-c", ORDINARY])
+            processes.wait_says(child, r"child \d+", deadline_s=DEADLINE_S)
+        assert child.process.poll() is not None
+        assert other.poll() is None
+        assert other.stdin is not None
+        other.stdin.close()
+        assert other.wait(DEADLINE_S) == 0
