@@ -98,6 +98,8 @@ class JobConfig:
         for name in ("gather_deadline_s", "phase_deadline_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be over 0, got {getattr(self, name)}")
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"seed must be from 0 to 2**64 - 1, got {self.seed}")
         if self.skew_margin_s < 0:
             raise ValueError(f"skew_margin_s must be at least 0, got {self.skew_margin_s}")
 

@@ -43,7 +43,10 @@ async def _serve(config: CoordinatorConfig, view: View) -> None:
     host = config.listen.rpartition(":")[0]
     logger.info("coordinator ready at %s:%d, view %s (%s)", host, port, config.view.namespace, view.consistency)
     jobs = asyncio.create_task(service.run_jobs())
-    await stopped.wait()
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait([jobs, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if jobs.done():
+        jobs.result()  # it runs until it is cancelled: a bug of ours, which must not leave a deaf daemon
     jobs.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await jobs

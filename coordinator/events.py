@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from geotrain.tasks.features import Statistics
 from geotrain.view.cut import Fingerprints, Rows
 
 
@@ -25,10 +26,11 @@ class SitePrepared:
 
 @dataclass(frozen=True, slots=True)
 class SiteFailed:
-    """The site can't take part in this phase, and says why."""
+    """The site can't take part in this phase, and says why. round: None where it is not of a round."""
 
     site: str
     reason: str
+    round: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class CutRowsListed:
 @dataclass(frozen=True, slots=True)
 class StatisticsReported:
     site: str
-    statistics_json: str
+    statistics: Statistics
 
 
 @dataclass(frozen=True, slots=True)

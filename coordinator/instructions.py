@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator.events import UpdateArrived
+from geotrain.tasks.features import Statistics
 from geotrain.view.cut import Digests, Fingerprints
 
 
@@ -50,7 +51,7 @@ class AskStatistics:
 
 @dataclass(frozen=True, slots=True)
 class PublishInitial:
-    statistics_json: Mapping[str, str]
+    statistics: Mapping[str, Statistics]
 
 
 @dataclass(frozen=True, slots=True)

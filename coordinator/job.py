@@ -13,7 +13,7 @@ from typing import Any
 from coordinator import events, instructions
 from coordinator.events import Event
 from coordinator.instructions import Instruction
-from geotrain.view.cut import Digests, among, differing, reconcile
+from geotrain.view.cut import Digests, Rows, among, differing, reconcile
 
 
 class Outcome(StrEnum):
@@ -106,7 +106,7 @@ class Job:
                 self._connected.discard(site)
                 self._prepared.discard(site)
                 self._lose(site, reason)
-            case events.SiteFailed(site, reason):
+            case events.SiteFailed(site, reason, number) if number in (None, self.round):
                 # It may answer the next round's cut again, unless it never accepted the task.
                 self._lose(site, reason)
             case events.SitePrepared(site) if site in self._connected:
@@ -137,7 +137,9 @@ class Job:
         # While gathering, a site that has left may come back before the deadline; one that refused will not.
         if self.phase is not Phase.GATHERING or site in self._connected:
             self._expected.discard(site)
-        self._reports.pop(site, None)
+        # What a site has delivered whole stays good without it; a cut is of no use without its site.
+        if self.phase not in (Phase.TRAINING, Phase.LOCALIZING):
+            self._reports.pop(site, None)
 
     def _awaits(self, phase: Phase, site: str) -> bool:
         return self.phase is phase and site in self._expected
@@ -200,7 +202,10 @@ class Job:
         members = set(self._reports)
         # Any site will do: what each keeps is the same everywhere.
         first = min(members)
-        lost = sum(int(among(self._reports[first].rows[name].digests, digests).sum()) for name, digests in drop.items())
+        lost = sum(
+            int(among(self._reports[first].rows.get(name, Rows.none()).digests, digests).sum())
+            for name, digests in drop.items()
+        )
         decided = instructions.DecideCut(
             tuple(sorted(members)),
             self.round,
@@ -214,7 +219,7 @@ class Job:
         return [decided, instructions.Train(self._enter(Phase.TRAINING, members, now_s), self.round, self.base_version)]
 
     def _start_model(self, now_s: float, reason: str) -> list[Instruction]:
-        statistics = {site: report.statistics_json for site, report in sorted(self._reports.items())}
+        statistics = {site: report.statistics for site, report in sorted(self._reports.items())}
         self._enter(Phase.PUBLISHING, set(statistics), now_s)
         return [instructions.PublishInitial(statistics)]
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -97,6 +98,9 @@ class JobRunner:
             ended = await self._loop()
         except GeotrainError as error:
             ended = pb.JobEnded(job=self.id, finished=False, reason=str(error))
+        except asyncio.CancelledError:
+            await self._finish(pb.JobEnded(job=self.id, finished=False, reason="the coordinator was stopped"))
+            raise
         except Exception as error:
             # A bug ends this job with its story, not the daemon.
             logger.exception("job %s", self.id)
@@ -124,6 +128,7 @@ class JobRunner:
                 )
             )
         )
+        self._bytes_at_commit = self._bytes_now()
         for site in self._links:
             self.offer(events.SiteJoined(site))
         said = ""
@@ -161,8 +166,8 @@ class JobRunner:
             case instructions.AskStatistics(sites, number):
                 message = pb.ReportStatistics(job=self.id, round=number)
                 self._links.send(sites, pb.ToAgent(report_statistics=message))
-            case instructions.PublishInitial(statistics_json):
-                return events.Published(await asyncio.to_thread(self._publish_initial, statistics_json))
+            case instructions.PublishInitial(statistics):
+                return events.Published(await asyncio.to_thread(self._publish_initial, statistics))
             case instructions.Train(sites, number, base_version):
                 self._links.send(
                     sites, pb.ToAgent(train=pb.Train(job=self.id, round=number, base_version=base_version))
@@ -170,7 +175,8 @@ class JobRunner:
             case instructions.PublishRound():
                 return await self._publish_round(instruction)
             case instructions.Localize(sites, base_version):
-                self._links.send(sites, pb.ToAgent(localize=pb.Localize(job=self.id, base_version=base_version)))
+                localize = pb.Localize(job=self.id, base_version=base_version, rounds=self.config.rounds)
+                self._links.send(sites, pb.ToAgent(localize=localize))
             case instructions.PublishLocalized():
                 return await self._publish_localized(instruction)
         return None
@@ -200,8 +206,8 @@ class JobRunner:
         self._links.send(cut.sites, pb.ToAgent(cut_decided=pb.CutDecided(job=self.id, round=cut.round, drop=drop)))
         self._emit(pb.JobEvent(cut=pb.CutEvent(round=cut.round, rows=cut.rows, dropped=dropped, equal=cut.equal)))
 
-    def _publish_initial(self, statistics_json: Mapping[str, str]) -> int:
-        parts = [Statistics.from_json(statistics_json[site]) for site in sorted(statistics_json)]
+    def _publish_initial(self, statistics: Mapping[str, Statistics]) -> int:
+        parts = [statistics[site] for site in sorted(statistics)]
         merged = parts[0]
         for part in parts[1:]:
             merged = merged.merge(part)
@@ -236,8 +242,7 @@ class JobRunner:
         sites = tuple(update.site for update in instruction.updates)
         message = pb.RoundCommitted(job=self.id, round=instruction.round, version=version)
         self._links.send(sites, pb.ToAgent(round_committed=message))
-        bytes_up = sum(link.bytes_up for link in self._links.values())
-        bytes_down = sum(link.bytes_down + self._state_bytes for link in self._links.values())
+        bytes_up, bytes_down = self._bytes_now()
         self._emit(
             pb.JobEvent(
                 round=pb.RoundEvent(
@@ -253,6 +258,11 @@ class JobRunner:
         )
         self._bytes_at_commit = (bytes_up, bytes_down)
         return events.Published(version)
+
+    def _bytes_now(self) -> tuple[int, int]:
+        """Bytes up and down, of the job's sites that are connected, since they joined."""
+        links = [self._links[site] for site in self.config.sites if site in self._links]
+        return sum(link.bytes_up for link in links), sum(link.bytes_down + self._state_bytes for link in links)
 
     def _reduce_and_publish(self, instruction: instructions.PublishRound) -> int:
         assert self._outer is not None
@@ -292,8 +302,9 @@ class JobRunner:
 
     def check_update(self, path: Path, *, whole: bool) -> None:
         """Raise UpdateRefused unless the spooled update may enter the mean. Runs in a thread."""
+        max_norm = self.config.strategy.max_update_norm if whole else math.inf  # a localized state is no difference
         like = {name: tensor for name, tensor in self.model.items() if tensor.is_floating_point() or not whole}
-        check(decode_file(path), like, max_norm=self.config.strategy.max_update_norm, whole=whole)
+        check(decode_file(path), like, max_norm=max_norm, whole=whole)
 
     async def _finish(self, ended: pb.JobEnded) -> None:
         logger.info("job %s %s: %s", self.id, "finished" if ended.finished else "failed", ended.reason)
@@ -304,6 +315,7 @@ class JobRunner:
             logger.error("job %s: its end could not be noted in the view: %s", self.id, error)
         self._links.send(tuple(self.config.sites), pb.ToAgent(job_ended=ended))
         self.ended = True
+        self.model, self._outer = {}, None  # an ended job keeps its history, not its model
         self._emit(pb.JobEvent(ended=ended))
         await asyncio.to_thread(shutil.rmtree, self.spool_dir, ignore_errors=True)
 

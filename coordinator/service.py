@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -10,19 +11,25 @@ from typing import Any
 
 import grpc
 import numpy as np
+import torch
 
 from coordinator import events
 from coordinator.config import CoordinatorConfig, JobConfig
 from coordinator.events import Event
 from coordinator.links import Link, Links
+from coordinator.reduce import OuterStep
 from coordinator.runner import JobRunner
 from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.program import config_from_json
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
+from geotrain.rpc.channels import SITE_NAME
+from geotrain.tasks.config import TaskConfig
+from geotrain.tasks.features import Statistics
+from geotrain.tasks.targets import check_targets
 from geotrain.updates.chunks import Spool
 from geotrain.view.connect import View
-from geotrain.view.cut import Rows
+from geotrain.view.cut import NUM_PARTITIONS, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +79,8 @@ class CoordinatorService(rpc.CoordinatorServicer):
             self._tell_job(events.SiteLeft(site, reason))
 
     async def _refuse_strangers(self, site: str, context: grpc.aio.ServicerContext) -> None:
+        if not SITE_NAME.fullmatch(site):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{site!r} is not a name for a site")
         known = self._config.sites
         if known and site not in known:
             await context.abort(
@@ -112,8 +121,14 @@ class CoordinatorService(rpc.CoordinatorServicer):
             return
         if kind == "progress":
             runner.progress(site, body)
-        elif (event := to_event(site, kind, body)) is not None:
-            runner.offer(event)
+        else:
+            try:
+                event = to_event(site, kind, body, runner.config.task)
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"its {kind} can't be read: {error}"
+                event = events.SiteFailed(site, reason, getattr(body, "round", 0) or None)
+            if event is not None:
+                runner.offer(event)
 
     def _tell_job(self, event: Event) -> None:
         if self._running is not None:
@@ -129,13 +144,13 @@ class CoordinatorService(rpc.CoordinatorServicer):
         runner = self._running
         if runner is None or header.job != runner.id:
             return pb.UploadReceipt(accepted=False, reason=f"job {header.job} is not running")
-        if header.site not in self._links:
+        if header.site not in self._links or header.site not in runner.config.sites:
             return pb.UploadReceipt(accepted=False, reason=f"site {header.site} has no session")
         try:
             path = await self._spool(runner, header, parts)
         except UpdateRefused as refused:
             logger.warning("update of %s for round %d refused: %s", header.site, header.round, refused)
-            runner.offer(events.SiteFailed(header.site, f"update refused: {refused.what}"))
+            runner.offer(events.SiteFailed(header.site, f"update refused: {refused.what}", header.round or None))
             return pb.UploadReceipt(accepted=False, reason=str(refused))
         runner.offer(events.UpdateArrived(header.site, header.round, header.samples, dict(header.metrics), path))
         return pb.UploadReceipt(accepted=True)
@@ -144,15 +159,24 @@ class CoordinatorService(rpc.CoordinatorServicer):
         """The update's path once it is complete and fit for the mean. Raises UpdateRefused."""
         if header.samples < 1:
             raise UpdateRefused("the update was trained on no samples", "Check the site's rows and the task's split.")
+        if (header.kind == pb.UpdateHeader.LOCALIZED) != (header.round == 0):
+            raise UpdateRefused("the update's kind does not fit its round: 0 is for localized states only")
+        if not math.isfinite(header.metrics.get("loss", math.nan)):
+            raise UpdateRefused("the update's metrics lack a finite loss")
         link = self._links[header.site]
-        path = runner.spool_dir / f"{header.site}-{header.round}.safetensors"
+        # A name of its own: a further attempt must not touch what was accepted.
+        path = runner.spool_dir / f"{header.site}-{header.round}-{secrets.token_hex(4)}.safetensors"
         spool = Spool(path, num_bytes=header.num_bytes, sha256=header.sha256, max_bytes=self._config.max_update_bytes)
         with spool:
             async for part in parts:
                 link.bytes_up += part.ByteSize()
                 spool.add(part.chunk.offset, part.chunk.data, part.chunk.crc32)
-            path = spool.finish()
-        await asyncio.to_thread(runner.check_update, path, whole=header.kind == pb.UpdateHeader.DIFFERENCE)
+            await asyncio.to_thread(spool.finish)
+        try:
+            await asyncio.to_thread(runner.check_update, path, whole=header.kind == pb.UpdateHeader.DIFFERENCE)
+        except UpdateRefused:
+            path.unlink()
+            raise
         return path
 
     # Launches.
@@ -174,18 +198,19 @@ class CoordinatorService(rpc.CoordinatorServicer):
             spool_dir=Path(self._config.spool_dir) / job_id,
             allowed=self._config.allowed_targets,
         )
-        try:
-            self._queue.put_nowait(runner)
-        except asyncio.QueueFull:
+        if self._running is not None and self._queue.qsize() >= self._config.max_queued_jobs:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{self._queue.qsize()} jobs are waiting already (max_queued_jobs); launch again when one has ended",
             )
+        self._queue.put_nowait(runner)
         self._jobs[job_id] = runner
         logger.info("job %s launched: %d rounds at %s", job_id, config.rounds, ", ".join(config.sites))
         return pb.LaunchReply(job=job_id)
 
     def _check_launch(self, config: JobConfig) -> None:
+        check_targets(config.task, self._config.allowed_targets)
+        OuterStep(config.strategy.outer, {"w": torch.zeros(1)})
         strangers = sorted(set(config.sites) - set(self._config.sites)) if self._config.sites else []
         if strangers:
             raise GeotrainError(
@@ -203,19 +228,27 @@ class CoordinatorService(rpc.CoordinatorServicer):
             yield event
 
 
-def to_event(site: str, kind: str, body: Any) -> Event | None:
-    """The state machine's event for an agent's message; None for one that is no event."""
+def to_event(site: str, kind: str, body: Any, task: TaskConfig) -> Event | None:
+    """The state machine's event for an agent's message; None for one that is no event.
+
+    Raises ValueError, KeyError or TypeError for a message that does not fit the task.
+    """
+    if kind in ("cut_report", "cut_rows") and (unknown := {listed.set for listed in body.sets} - task.view.keys()):
+        raise ValueError(f"sets that the task does not read: {', '.join(sorted(unknown))}")
     match kind:
         case "prepared":
             return events.SitePrepared(site)
         case "failed":
-            return events.SiteFailed(site, body.reason)
+            return events.SiteFailed(site, body.reason, body.round or None)
         case "cut_report":
             return events.CutReported(
                 site,
                 body.round,
                 {report.set: report.rows for report in body.sets},
-                {report.set: np.frombuffer(report.fingerprints, dtype="<u8") for report in body.sets},
+                {
+                    report.set: np.frombuffer(report.fingerprints, dtype="<u8").reshape(NUM_PARTITIONS)
+                    for report in body.sets
+                },
             )
         case "cut_rows":
             return events.CutRowsListed(
@@ -230,5 +263,8 @@ def to_event(site: str, kind: str, body: Any) -> Event | None:
                 },
             )
         case "statistics":
-            return events.StatisticsReported(site, body.statistics_json)
+            statistics = Statistics.from_json(body.statistics_json)
+            if [*statistics.numeric, *statistics.categorical] != [*task.numeric(), *task.categorical()]:
+                raise ValueError("statistics of other features than the task's")
+            return events.StatisticsReported(site, statistics)
     return None

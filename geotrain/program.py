@@ -35,10 +35,13 @@ def config_from_json(schema: type[T], text: str) -> T:
 
     Interpolation is resolved where a job is composed: text from elsewhere must not read this machine's environment.
     """
-    if "${" in text:
-        raise ConfigError("the configuration holds an interpolation (${...})", "Resolve it where the job is composed.")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(json.loads(text)))
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("the configuration is not a JSON object")
+        if "${" in json.dumps(data):  # of the decoded text: JSON may write the dollar as an escape
+            raise ValueError("the configuration holds an interpolation (${...}); resolve it where it is composed")
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(data))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(str(error).splitlines()[0], "Launch again with a configuration of this version.") from None
     assert isinstance(merged, DictConfig)
@@ -52,6 +55,8 @@ def run_program(cfg: DictConfig, run: Callable[[Any], float | None]) -> float | 
         return run(to_config(cfg))
     except GeotrainError as error:
         exit_with(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def exit_with(error: GeotrainError) -> NoReturn:

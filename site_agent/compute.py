@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 
 from geotrain.errors import GeotrainError
 from geotrain.tasks.config import TaskConfig
@@ -47,6 +48,16 @@ def _statistics(task: TaskConfig, block: pa.Table) -> Statistics:
     return Statistics.of(pl.DataFrame(block), task)
 
 
+def _get(refs: Any) -> Any:
+    """ray.get; an error that a user can act on comes back as itself, without the worker's stack trace."""
+    try:
+        return ray.get(refs)
+    except RayTaskError as error:
+        if isinstance(error.cause, GeotrainError):
+            raise error.cause from None
+        raise
+
+
 class Compute:
     """Ray, started or joined as the site's configuration says. Raises GeotrainError when it can't be."""
 
@@ -72,6 +83,11 @@ class Compute:
         self.release()
         ray.shutdown()
 
+    @property
+    def is_training(self) -> bool:
+        """Whether workers hold a training set."""
+        return bool(self._trainers)
+
     def release(self) -> None:
         """Let go of the workers of a job that has ended."""
         for trainer in self._trainers:
@@ -89,11 +105,11 @@ class Compute:
             _join_block.remote(task, rows.slice(start, size).combine_chunks(), tables)
             for start in range(0, rows.num_rows, size)
         ]
-        return Joined(blocks=blocks, num_rows=sum(ray.get([_count.remote(block) for block in blocks])))
+        return Joined(blocks=blocks, num_rows=sum(_get([_count.remote(block) for block in blocks])))
 
     def statistics(self, task: TaskConfig, joined: Joined) -> Statistics:
         """The training rows' sums and counts."""
-        first, *others = ray.get([_statistics.remote(task, block) for block in joined.blocks])
+        first, *others = _get([_statistics.remote(task, block) for block in joined.blocks])
         for other in others:
             first = first.merge(other)
         return first
@@ -110,9 +126,9 @@ class Compute:
                 for rank in range(world)
             ]
             if world > 1:
-                address: str = ray.get(self._trainers[0].rendezvous.remote())
-                ray.get([trainer.join_group.remote(address) for trainer in self._trainers])
-        ray.get(
+                address: str = _get(self._trainers[0].rendezvous.remote())
+                _get([trainer.join_group.remote(address) for trainer in self._trainers])
+        _get(
             [
                 trainer.load.remote(task, encoding, list(joined.blocks), list(site.allowed_targets), seed)
                 for trainer in self._trainers
@@ -123,10 +139,14 @@ class Compute:
         """Train from `base` for one round on all workers; their models are the same at the end."""
         return self._all("train", base, number)
 
-    def localize(self, base: Mapping[str, torch.Tensor]) -> Trained:
-        """Adapt `base` to the site's own rows, and measure it beside the global and the local-only model."""
-        return self._all("localize", base)
+    def localize(self, base: Mapping[str, torch.Tensor], rounds: int) -> Trained:
+        """Adapt `base` to the site's own rows; measure it beside the global model and a local-only one of `rounds`."""
+        return self._all("localize", base, rounds)
 
     def _all(self, method: str, base: Mapping[str, torch.Tensor], *arguments: object) -> Trained:
         shared = ray.put(dict(base))
-        return ray.get([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers])[0]
+        try:
+            return _get([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers])[0]
+        except (RayError, GeotrainError):
+            self.release()  # a group that lost a worker can't go on; the next round starts a fresh one
+            raise

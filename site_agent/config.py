@@ -1,11 +1,11 @@
 """The site agent's configuration: what this region is, has and allows."""
 
-import re
 from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from geotrain.rpc.channels import SITE_NAME
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.config import ViewConfig
 
@@ -69,7 +69,7 @@ class SiteConfig:
     allowed_targets: list[str] = field(default_factory=lambda: list(DEFAULT_TARGETS))
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):
+        if not SITE_NAME.fullmatch(self.name):
             raise ValueError(f"site.name must be lower-case letters, digits, - and _, at most 32, got {self.name!r}")
         if self.rack < 1:
             raise ValueError(f"site.rack must be at least 1, got {self.rack}")

@@ -26,13 +26,13 @@ def serve(config: SiteAgentConfig) -> None:
     with connect(config.view) as view:
         compute = Compute(config.site)
         try:
-            asyncio.run(_serve(Session(config, Work(config, view, compute))))
+            asyncio.run(_serve(Session(config, Work(config, view, compute)), compute))
         finally:
             compute.close()
     logger.info("site agent %s stopped", config.site.name)
 
 
-async def _serve(session: Session) -> None:
+async def _serve(session: Session, compute: Compute) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -40,6 +40,8 @@ async def _serve(session: Session) -> None:
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    # Before asyncio waits for its threads: one may be waiting for Ray.
+    compute.close()
     if serving.done():
         serving.result()
     serving.cancel()

@@ -93,7 +93,8 @@ class Session:
                         asyncio.create_task(self._work_off(call, stub, incoming)),
                     ]
                 else:
-                    incoming.put_nowait(message)
+                    # Full: we stop reading, and the coordinator sees that we do not keep up.
+                    await incoming.put(message)
         finally:
             for task in background:
                 task.cancel()
@@ -116,16 +117,20 @@ class Session:
         while True:
             message = await incoming.get()
             kind = message.WhichOneof("body")
+            if kind is None:
+                continue  # of a newer coordinator
             body = getattr(message, kind)
             try:
                 async for answer in self._handle(kind, body, stub):
                     await self._write(call, answer)
             except GeotrainError as error:
                 logger.warning("%s of job %s failed: %s", kind, body.job, error)
+                self._progress = pb.Progress(job=body.job, phase="idle", loss=float("nan"))
                 await self._write(call, _failed(body, str(error)))
             except Exception as error:
                 # A bug ends this site's part in the round, not its daemon.
                 logger.exception("%s of job %s", kind, body.job)
+                self._progress = pb.Progress(job=body.job, phase="idle", loss=float("nan"))
                 await self._write(call, _failed(body, f"internal error: {error!r}"))
 
     async def _handle(self, kind: str, body: object, stub: rpc.CoordinatorStub) -> AsyncIterator[pb.FromAgent]:

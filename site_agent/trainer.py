@@ -41,7 +41,6 @@ class Trainer:
         torch.set_num_threads(num_threads)
         self._share = Share(rank, world_size)
         self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-        self._num_rounds = 0
 
     def rendezvous(self) -> str:
         """Where the workers of this site meet, `host:port`; asked of the first one."""
@@ -83,26 +82,25 @@ class Trainer:
         """Train from the base for one round."""
         self._model.load_state_dict(base)
         loss = self._fit(self._task, "training", self._model, self._train_samples, number)
-        self._num_rounds += 1
         return self._trained({"loss": loss})
 
-    def localize(self, base: Mapping[str, Tensor]) -> Trained:
+    def localize(self, base: Mapping[str, Tensor], rounds: int) -> Trained:
         """Adapt the base to this site's rows. metrics: `global`, `localized` and `local_only`, on the test rows."""
         self._model.load_state_dict(base)
         metrics = {"global": self._metric(self._task, self._model, self._test_samples)}
         metrics["loss"] = self._fit(self._task, "localize", self._model, self._train_samples, 0)
         metrics["localized"] = self._metric(self._task, self._model, self._test_samples)
-        metrics["local_only"] = self._train_alone()
+        metrics["local_only"] = self._train_alone(rounds)
         return self._trained(metrics)
 
-    def _train_alone(self) -> float:
+    def _train_alone(self, rounds: int) -> float:
         """What the site reaches without the others: own rows and columns, same architecture, same budget."""
         task = self._task.without_view()
         encoding = Encoding.from_statistics(Statistics.of(self._train_rows, task), task)
         train_samples, test_samples = self._encoded(task, encoding)
         torch.manual_seed(seed_of(*self._seed, "local_only"))
         model = build_model(task, encoding, self._allowed).to(self._device)
-        for number in range(1, self._num_rounds + 1):
+        for number in range(1, rounds + 1):
             self._fit(task, "training", model, train_samples, number)
         self._fit(task, "localize", model, train_samples, 0)
         return self._metric(task, model, test_samples)

@@ -62,6 +62,8 @@ class Work:
         with self._lock:
             if kind == "prepare":
                 yield pb.Progress(job=body.job, phase="preparing", loss=float("nan"))
+                if self._job is None or self._job.id != body.job:
+                    self._compute.release()  # of a job whose end this agent did not hear of
                 self._job = JobWork(body, self._config, self._view, self._compute)
                 yield self._job.prepare()
             elif self._job is None or body.job != self._job.id:
@@ -164,7 +166,7 @@ class JobWork:
     def localize(self, request: pb.Localize) -> Iterator[Report]:
         yield self._progress("localizing", 0)
         base = self._base(request.base_version)
-        result = self._compute.localize(base)
+        result = self._compute.localize(base, request.rounds)
         # What did not change is in the view already.
         changed = {name: tensor for name, tensor in result.tensors.items() if not torch.equal(tensor, base[name])}
         yield self._update(0, pb.UpdateHeader.LOCALIZED, changed, result.samples, result.metrics)
@@ -177,7 +179,7 @@ class JobWork:
         """The published state, read from this site's own rack; the workers get its encoding when it is new."""
         self._base_state = state = self._lookup.at(version)  # held: its unchanged tensors need not be read again
         encoding_json = state.manifest.metadata["encoding"]
-        if encoding_json != self._encoding_json:
+        if encoding_json != self._encoding_json or not self._compute.is_training:
             self._compute.start_training(self._task, Encoding.from_json(encoding_json), self._rows(), self._seed)
             self._encoding_json = encoding_json
         return dict(state.tensors)

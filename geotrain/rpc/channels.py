@@ -1,6 +1,11 @@
-"""gRPC channels and servers as geotrain uses them: limits and keepalive in one place. Knows no message."""
+"""gRPC channels and servers as geotrain uses them: limits, keepalive, names in one place. Knows no message."""
+
+import re
 
 import grpc
+
+# A site's name is part of paths and of scopes.
+SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 # One mebibyte: large enough to amortise framing, small enough to bound what a slow link holds up.
 CHUNK_BYTES = 1 << 20
@@ -16,12 +21,16 @@ _KEEPALIVE = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+# Who dials decides how long to wait between tries; gRPC's own pause must not exceed it.
+_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", 5_000)]
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
     """A channel to `host:port`. It connects when first used, and does not queue calls while it can't."""
     # A private pool: two agents in one process must not share one connection.
-    return grpc.aio.insecure_channel(address, options=[*_LIMITS, *_KEEPALIVE, ("grpc.use_local_subchannel_pool", 1)])
+    return grpc.aio.insecure_channel(
+        address, options=[*_LIMITS, *_KEEPALIVE, *_RECONNECT, ("grpc.use_local_subchannel_pool", 1)]
+    )
 
 
 def new_server() -> grpc.aio.Server:

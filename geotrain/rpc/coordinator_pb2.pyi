@@ -212,12 +212,14 @@ class Train(_message.Message):
     def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class Localize(_message.Message):
-    __slots__ = ("job", "base_version")
+    __slots__ = ("job", "base_version", "rounds")
     JOB_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
     job: str
     base_version: int
-    def __init__(self, job: _Optional[str] = ..., base_version: _Optional[int] = ...) -> None: ...
+    rounds: int
+    def __init__(self, job: _Optional[str] = ..., base_version: _Optional[int] = ..., rounds: _Optional[int] = ...) -> None: ...
 
 class RoundCommitted(_message.Message):
     __slots__ = ("job", "round", "version")

@@ -1,5 +1,6 @@
 """The rules that a task's fields keep among each other, each broken rule a ValueError that names the field. Pure."""
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import PurePath
@@ -19,6 +20,8 @@ FEATURE_KINDS = {"numeric": NUMBERS, "categorical": ("int64", "string", "bool")}
 
 def check(task: "TaskConfig") -> None:
     """Raise a ValueError that names the first field that is not as it must be."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", task.name):
+        raise ValueError(f"task.name: must be lower-case letters, digits, _, - and ., at most 63, got {task.name!r}")
     _check_sources(task)
     own = task.local[task.rows.dataset].columns
     _check_column("task.rows.time", task.rows.time, own, ("timestamp",))

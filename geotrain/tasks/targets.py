@@ -13,7 +13,8 @@ from geotrain.errors import ConfigError
 if TYPE_CHECKING:
     from geotrain.tasks.config import TaskConfig
 
-DEFAULT_TARGETS = ("geotrain.tasks.*", "torch.nn.*", "torch.optim.*")
+# Not all of geotrain.tasks: `instantiate` itself must not be a target.
+DEFAULT_TARGETS = ("geotrain.tasks.model.TabularNet", "geotrain.tasks.metrics.*", "torch.nn.*", "torch.optim.*")
 
 
 def check_targets(task: "TaskConfig", allowed: Sequence[str]) -> None:
@@ -30,6 +31,9 @@ def check_targets(task: "TaskConfig", allowed: Sequence[str]) -> None:
 
 def check_block(block: Mapping[str, Any], allowed: Sequence[str], field: str) -> None:
     """Raise ConfigError unless the block and all that it nests name only what a pattern allows. Imports nothing."""
+    # Nothing but plain mappings: another kind could hide a `_target_` from the search below.
+    if not isinstance(block, dict):
+        raise ConfigError(f"{field}: must be a mapping", "Write it as a block with a _target_.")
     if "_target_" not in block:
         raise ConfigError(f"{field}._target_: is missing", "Name the class or function, as package.module.Name.")
     for path, target in _targets(block, field):

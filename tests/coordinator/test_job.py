@@ -169,6 +169,28 @@ def test_a_refused_update_leaves_the_round_to_the_others(drive):
     assert [update.site for update in publish.updates] == ["ewr", "jfk"]
 
 
+def test_what_became_of_an_earlier_round_does_not_cost_a_site_this_one(drive):
+    drive.start_model()
+    drive.update("ewr")
+    drive.update("jfk")
+    drive(events.SiteFailed("lga", "update refused", 1))
+    [scan] = drive(events.Published(2))
+    assert scan.sites == SITES
+    drive(events.SiteFailed("lga", "the coordinator refused the update", 1))
+    drive.agree(("ewr", "jfk"))
+    [_, train] = drive.agree(("lga",))
+    assert train.sites == SITES
+
+
+def test_an_update_that_arrived_whole_counts_although_its_site_has_left(drive):
+    drive.start_model()
+    drive.update("lga")
+    drive(events.SiteLeft("lga", "it hung up"))
+    drive.update("ewr")
+    [publish] = drive.update("jfk")
+    assert [update.site for update in publish.updates] == list(SITES)
+
+
 def test_sites_that_read_different_rows_all_keep_the_intersection(drive):
     drive.gather()
     differing = ZEROS.copy()

@@ -203,6 +203,46 @@ def test_an_update_unfit_for_the_mean_is_refused_by_name_and_the_round_goes_on_w
     play(scene)
 
 
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"kind": pb.UpdateHeader.LOCALIZED}, "kind does not fit its round"),
+        ({"metrics": {}}, "lack a finite loss"),
+        ({"metrics": {"loss": math.nan}}, "lack a finite loss"),
+        ({"samples": 0}, "trained on no samples"),
+    ],
+)
+def test_an_update_whose_header_can_not_be_believed_is_refused(play, header, reason):
+    async def scene(coordinator: Coordinator) -> None:
+        job, ewr, _, base = await two_agents_in_training(coordinator, min_sites=1)
+        receipt = await ewr.upload(job, {name: torch.zeros_like(tensor) for name, tensor in base.items()}, **header)
+        assert not receipt.accepted
+        assert reason in receipt.reason
+
+    play(scene)
+
+
+def test_a_report_that_does_not_fit_the_task_costs_its_site_the_round_and_no_one_else(play):
+    async def scene(coordinator: Coordinator) -> None:
+        ewr, jfk = Agent("ewr", coordinator.stub), Agent("jfk", coordinator.stub)
+        await ewr.join()
+        await jfk.join()
+        await coordinator.launch(min_sites=1)
+
+        async def garbage() -> None:
+            prepare = await ewr.expect("prepare")
+            await ewr.call.write(pb.FromAgent(prepared=pb.Prepared(job=prepare.job, local_rows=10)))
+            scan = await ewr.expect("scan_cut")
+            report = pb.CutReport(job=scan.job, round=scan.round)
+            report.sets.add(set="legs", rows=5, fingerprints=b"too short")
+            await ewr.call.write(pb.FromAgent(cut_report=report))
+
+        (_, train), _ = await asyncio.gather(jfk.reach_training(), garbage())
+        assert train.round == 1
+
+    play(scene)
+
+
 def test_when_every_update_is_refused_the_job_fails_with_the_reasons_and_leaves_no_spool(play, tmp_path):
     async def scene(coordinator: Coordinator) -> None:
         job, ewr, jfk, base = await two_agents_in_training(coordinator)
@@ -236,7 +276,12 @@ def test_localized_tensors_are_laid_over_the_global_model_under_the_sites_scope(
 
 
 @pytest.mark.parametrize(
-    ("site", "code"), [("ewr", grpc.StatusCode.ALREADY_EXISTS), ("mars", grpc.StatusCode.PERMISSION_DENIED)]
+    ("site", "code"),
+    [
+        ("ewr", grpc.StatusCode.ALREADY_EXISTS),
+        ("mars", grpc.StatusCode.PERMISSION_DENIED),
+        ("../../etc/x", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
 )
 def test_a_second_agent_of_a_site_and_a_stranger_are_refused_by_name(play, site, code):
     async def scene(coordinator: Coordinator) -> None:
@@ -255,6 +300,7 @@ def test_a_second_agent_of_a_site_and_a_stranger_are_refused_by_name(play, site,
         ({"sites": ["ewr", "mars"]}, "mars unknown to this coordinator"),
         ({"roundz": 3}, "roundz"),
         ({"seed": "${oc.env:HOME}"}, "interpolation"),
+        ({"min_sites": 0}, "min_sites"),
     ],
 )
 def test_a_launch_that_is_no_job_is_refused_with_the_fields_name(play, changes, reason):

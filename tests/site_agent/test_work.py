@@ -33,6 +33,8 @@ NOON = datetime(2024, 1, 1, 12)
 class Notes:
     """Stands in for the site's Ray: notes what it is asked, and trains by adding 1."""
 
+    is_training = True
+
     def __init__(self) -> None:
         self.joins: list[dict[str, Any]] = []
         self.encodings: list[Encoding] = []
@@ -50,7 +52,7 @@ class Notes:
     def train(self, base: dict[str, torch.Tensor], number: int) -> Trained:
         return Trained({name: tensor + 1 for name, tensor in base.items()}, 10, {"loss": 0.5})
 
-    def localize(self, base: dict[str, torch.Tensor]) -> Trained:
+    def localize(self, base: dict[str, torch.Tensor], rounds: int) -> Trained:
         return Trained(base | {"head": base["head"] + 1}, 10, {"localized": 0.7})
 
     def release(self) -> None:

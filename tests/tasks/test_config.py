@@ -14,6 +14,12 @@ from geotrain.tasks.targets import DEFAULT_TARGETS, check_targets
 from tests.tasks.pumps import PUMPS, pumps
 
 
+@pytest.mark.parametrize("text", ['{"name": "\\u0024{oc.env:HOME}"}', "null", "[]", "{"])
+def test_text_that_is_no_task_is_refused_also_where_json_hides_an_interpolation(text):
+    with pytest.raises(ConfigError):
+        config_from_json(TaskConfig, text)
+
+
 def flights() -> TaskConfig:
     ConfigStore.instance().store(group="schema", name="task", node=TaskConfig)
     with initialize_config_module("configs", version_base="1.3"):

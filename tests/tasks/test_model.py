@@ -85,7 +85,7 @@ def test_a_refused_name_is_not_even_imported(tmp_path: Any, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "target", ["torch.nn.functional.torch.hub.load", "geotrain.tasks.targets.hydra.utils.instantiate", "torch.nn.init"]
+    "target", ["torch.nn.functional.torch.hub.load", "geotrain.tasks.metrics.np.load", "torch.nn.init"]
 )
 def test_an_allowed_module_is_no_way_to_what_it_has_imported(target: str) -> None:
     with pytest.raises(ConfigError, match="which is not allowed here"):
@@ -95,3 +95,16 @@ def test_an_allowed_module_is_no_way_to_what_it_has_imported(target: str) -> Non
 def test_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"task\.loss: .*no attribute 'BCELogitLoss'"):
         instantiate({"_target_": "torch.nn.BCELogitLoss"}, DEFAULT_TARGETS, "task.loss")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"_target_": "geotrain.tasks.targets.instantiate", "block": {}, "allowed": [], "field": "x"},
+        {"_target_": "geotrain.tasks.features.split"},
+        [["_target_", "torch.hub.load"]],
+    ],
+)
+def test_what_the_defaults_allow_does_not_lead_to_what_they_do_not(block):
+    with pytest.raises(ConfigError):
+        instantiate(block, DEFAULT_TARGETS, "task.loss")
