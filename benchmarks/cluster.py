@@ -34,6 +34,7 @@ BATCH_ROWS = 3000
 NUM_LOADERS = 2
 NUM_CONNECTIONS = 16
 NUM_SCANNERS = 2
+TRUNCATE_TIMEOUT_MS = 60_000
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ class Bench:
         with self.timed("scan", num_records, "records"):
             num_bytes = scan(self.address, self.namespace)
         self.results["scan, MB/s"] = num_bytes / self.results["scan, s"] / 1e6
-        client.truncate(self.namespace, SET, 0)
+        client.truncate(self.namespace, SET, 0, policy={"timeout": TRUNCATE_TIMEOUT_MS})
         client.close()
         return self.results
 

@@ -18,6 +18,7 @@ from sim.cluster.execution.commands import end_overdue_transactions
 from sim.cluster.journal import Journal
 from sim.cluster.listeners import Listeners
 from sim.cluster.sites.faults import NodeFaults
+from sim.cluster.values.refused import Refused
 from sim.control import Orders
 from sim.wan.faults import LinkFaults
 
@@ -62,11 +63,18 @@ async def _keep_house(cluster: Cluster) -> None:
     """Every second end the transactions whose time is over; remove expired records as often as is configured."""
     for second in count(1):
         await asyncio.sleep(1)
-        for node in cluster.nodes:
-            if node.state is State.UP and not node.view.unavailable:
-                end_overdue_transactions(cluster, node, node.now_ms())
-        if cluster.config.nsup_period_s and second % cluster.config.nsup_period_s == 0:
-            cluster.remove_expired(time.time_ns() // 1_000_000)
+        try:
+            _clean(cluster, second)
+        except Refused as refusal:
+            log.warning("housekeeping was refused with result code %d and goes on in a second", refusal.code)
+
+
+def _clean(cluster: Cluster, second: int) -> None:
+    for node in cluster.nodes:
+        if node.state is State.UP and not node.view.unavailable:
+            end_overdue_transactions(cluster, node, node.now_ms())
+    if cluster.config.nsup_period_s and second % cluster.config.nsup_period_s == 0:
+        cluster.remove_expired(time.time_ns() // 1_000_000)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulated_cluster")

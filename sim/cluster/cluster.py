@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Protocol
@@ -12,14 +12,23 @@ from geotrain.wire.partitions import NUM_PARTITIONS, partition_of
 from sim.cluster.config import ClusterConfig, NodeConfig
 from sim.cluster.execution.indexes import Definition
 from sim.cluster.execution.jobs import Jobs
-from sim.cluster.execution.transactions import Transactions
+from sim.cluster.execution.transactions import MONITORS, Transactions
 from sim.cluster.journal import Journal
 from sim.cluster.records import Record, SetName, check_set_name, is_expired, set_name_of
 from sim.cluster.security import Security
 from sim.cluster.sites.misbehaviour import Misbehaviours
 from sim.cluster.sites.rebalance import Memory, plan_available, plan_strong, remember
 from sim.cluster.sites.roster import Membership
-from sim.cluster.sites.subclusters import MAX_CLOCK_SKEW_MS, NOWHERE, Partition, RecordSet, SubCluster, place
+from sim.cluster.sites.subclusters import (
+    MAX_CLOCK_SKEW_MS,
+    NOWHERE,
+    Counts,
+    Partition,
+    RecordSet,
+    SubCluster,
+    counts_of,
+    place,
+)
 from sim.cluster.sites.topology import sub_clusters
 from sim.cluster.values.refused import Refused
 from sim.wan.model import Network
@@ -86,18 +95,6 @@ class Node:
     def now_ms(self) -> int:
         """The node's clock, in milliseconds since 1970."""
         return time.time_ns() // 1_000_000 + self.skew_ms
-
-    def num_records(self, name: bytes) -> int:
-        """How many records of a set this node holds."""
-        return sum(map(len, self.sets.get(name, {}).values())) - self.num_tombstones(name)
-
-    def num_tombstones(self, name: bytes) -> int:
-        """How many durable deletes of a set this node remembers."""
-        return sum(record.is_tombstone for copy in self.sets.get(name, {}).values() for record in copy.values())
-
-    def num_bytes(self, name: bytes) -> int:
-        """How many bytes the records of a set take on this node."""
-        return sum(len(record.row) for copy in self.sets.get(name, {}).values() for record in copy.values())
 
 
 class Cluster:
@@ -207,18 +204,34 @@ class Cluster:
             return node.sets[set_name][pid].get(digest)
         return self.record_set(node, set_name).copies[pid][0].get(digest)
 
+    def set_with(self, node: Node, digest: bytes) -> bytes:
+        """The set that a record is in whose request names none: a digest says it all. None has it: no set."""
+        pid = partition_of(digest)
+        for name in (b"", *self.sets):
+            if name in self.sets and name != MONITORS:
+                copy = next(iter(self.record_set(node, name).copies[pid]), node.sets[name][pid])
+                if digest in copy or self.transactions.holder((name, digest)):
+                    return name
+        return b""
+
+    def count(self, node: Node, name: bytes, pids: Iterable[int] | None = None) -> Counts:
+        """How much a node holds of a set that there is, or of some of the set's partitions that it serves."""
+        owner = self.record_set(node, name)
+        if pids is None:
+            unavailable = [counts_of(node.sets[name][pid]) for pid in node.view.unavailable]
+            counts = [*map(owner.counts, node.held), *unavailable]
+        else:
+            counts = [owner.counts(pid) for pid in pids]
+        return Counts(*map(sum, zip(Counts(0, 0, 0), *counts, strict=True)))
+
     def put(self, owner: RecordSet, digest: bytes, record: Record | None) -> None:
         """Make this the next version of a record on every node that holds it; None leaves nothing.
 
-        All that changes a record passes here.
+        All that changes a record passes here, but for what is dropped where nothing is written down.
         """
         if self.journal is not None:
             self.journal.put(owner.name, digest, record)
-        for copy in owner.copies[partition_of(digest)]:
-            if record is None:
-                copy.pop(digest, None)
-            else:
-                copy[digest] = record
+        owner.put(digest, record)
 
     def hold(self, owner: RecordSet, digest: bytes, record: Record | None, transaction: int, deadline: int) -> None:
         """Keep what a transaction writes to a record until the transaction ends."""
@@ -243,19 +256,31 @@ class Cluster:
 
     def truncate(self, node: Node, set_name: bytes | None, before_ms: int) -> None:
         """Drop the records of a set (None: of all sets) that were last written before a moment."""
-        self._drop(node, set_name, lambda record: record.last_update_ms < before_ms)
+
+        def older(copy: Partition) -> list[bytes]:
+            return [digest for digest, record in copy.items() if record.last_update_ms < before_ms]
+
+        self._drop(node, set_name, older)
 
     def remove_expired(self, now_ms: int) -> None:
         """Drop the records whose time is over."""
-        for view in {node.view for node in self.nodes if node.state is State.UP}:
-            self._drop(view.members[0], None, lambda record: is_expired(record, now_ms))
 
-    def _drop(self, node: Node, set_name: bytes | None, is_dropped: Callable[[Record], bool]) -> None:
+        def expired(copy: Partition) -> list[bytes]:
+            return [digest for digest, record in copy.items() if record.void_time and is_expired(record, now_ms)]
+
+        for view in {node.view for node in self.nodes if node.state is State.UP}:
+            self._drop(view.members[0], None, expired)
+
+    def _drop(self, node: Node, set_name: bytes | None, dropped: Callable[[Partition], list[bytes]]) -> None:
+        """Drop what `dropped` names of a copy; all copies are alike. Raises Refused where the disk is full."""
         for name in self.sets:
             if set_name not in (None, name):
                 continue
             owner = self.record_set(node, name)
-            for copies in owner.copies:
-                gone = {digest for copy in copies for digest, record in copy.items() if is_dropped(record)}
+            for pid, copies in enumerate(owner.copies):
+                gone = dropped(copies[0]) if copies else []
+                if self.journal is None and gone and len(gone) == len(copies[0]):
+                    owner.clear(pid)
+                    continue
                 for digest in gone:
                     self.put(owner, digest, None)

@@ -9,6 +9,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -53,6 +54,7 @@ class Journal:
         data_dir.mkdir(parents=True, exist_ok=True)
         self._namespace = namespace
         self._path = data_dir / f"{namespace}.records"
+        self._fresh = self._path.with_suffix(".compacted")
         self._lock = (data_dir / f"{namespace}.lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,7 +62,9 @@ class Journal:
             raise ConfigError(
                 f"data_dir: {data_dir} is in use by another cluster", "Stop that cluster, or choose another folder."
             ) from None
-        self._compact()
+        self._is_torn = False
+        """Whether a part of an entry may stand at the end of the file, which has to go before the next one."""
+        self._open(self._compacted())
 
     def entries(self) -> Iterator[Entry]:
         """All that was kept. For a journal just opened."""
@@ -89,20 +93,37 @@ class Journal:
     def _append(self, body: bytes) -> None:
         entry = encode_entry(body)
         try:
-            num_written = self._file.write(entry)
+            if self._is_torn:
+                self._file.truncate(self._num_bytes)
+            self._is_torn = True
+            self._is_torn = self._file.write(entry) != len(entry)
         except OSError as error:
             log.warning("%s can't be written: %s", self._path, error.strerror)
-            num_written = 0
-        if num_written != len(entry):
-            self._file.truncate(self._num_bytes)
+        if self._is_torn:
             raise Refused(ResultCode.OUT_OF_SPACE)
         self._num_bytes += len(entry)
         if self._num_bytes > self._max_bytes:
-            self._file.close()
             self._compact()
 
     def _compact(self) -> None:
-        """Replace the file, in one step, by one that holds the last version of every record only; and open it."""
+        """Make the file smaller, or go on with it as it is and try again when it has grown as much once more."""
+        try:
+            file = self._compacted()
+        except (OSError, DataError) as error:
+            log.warning("%s can't be compacted: %s", self._path, error)
+            self._max_bytes += self._num_bytes
+            self._fresh.unlink(missing_ok=True)
+            return
+        self._file.close()
+        self._open(file)
+
+    def _open(self, file: FileIO) -> None:
+        self._file = file
+        self._num_bytes = os.fstat(file.fileno()).st_size
+        self._max_bytes = max(MIN_COMPACTION_BYTES, COMPACTION_FACTOR * self._num_bytes)
+
+    def _compacted(self) -> FileIO:
+        """Replace the file, in one step, by one that holds the last version of every record only. Returns it, open."""
         latest: dict[bytes, bytes] = {}
         if self._path.exists():
             try:
@@ -112,16 +133,14 @@ class Journal:
                     f"data_dir: {self._path} is damaged at byte {damage.at}",
                     f"Restore the file, or give up what follows: truncate -s {damage.at} {self._path}",
                 ) from None
-        fresh = self._path.with_suffix(".compacted")
-        with fresh.open("wb") as file:
+        with self._fresh.open("wb") as file:
             file.write(MAGIC)
             file.writelines(map(encode_entry, latest.values()))
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self._path)
-        self._file = self._path.open("ab", buffering=0)
-        self._num_bytes = self._path.stat().st_size
-        self._max_bytes = max(MIN_COMPACTION_BYTES, COMPACTION_FACTOR * self._num_bytes)
+        opened = self._fresh.open("ab", buffering=0)
+        self._fresh.replace(self._path)
+        return opened
 
 
 class Damaged(Exception):

@@ -35,8 +35,11 @@ class Security:
         """Whether anyone must log in."""
         return bool(self._passwords)
 
-    def answer(self, body: bytes) -> tuple[bytes, bool]:
-        """The reply to an admin request, and whether its connection may be used from now on. Raises ProtocolError."""
+    def answer(self, body: bytes, *, is_known: bool) -> tuple[bytes, bool]:
+        """The reply to an admin request, and whether its connection may be used from now on. Raises ProtocolError.
+
+        is_known: whether it might be used until now, which only logging in and proving that one has can change.
+        """
         _, command, fields = admin.decode(body)
         if not self.is_enabled:
             return admin.encode_reply(ResultCode.SECURITY_NOT_ENABLED), True
@@ -46,7 +49,7 @@ class Security:
         if command == Command.AUTHENTICATE:
             code = self._authenticate(user, fields.get(AdminField.SESSION_TOKEN, b""))
             return admin.encode_reply(code), code == ResultCode.OK
-        return admin.encode_reply(ResultCode.UNSUPPORTED), False
+        return admin.encode_reply(ResultCode.UNSUPPORTED), is_known
 
     def _log_in(self, user: bytes, fields: Mapping[int, bytes]) -> tuple[bytes, bool]:
         if user not in self._passwords:

@@ -1,6 +1,7 @@
 """A client's connection to a node: requests in, replies out. Knows no command's meaning."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
@@ -19,6 +20,8 @@ from sim.cluster.execution.query import query
 from sim.cluster.execution.streams import Chunk, compressed, compressed_chunk, last_chunk
 from sim.cluster.sites.distances import wait_s
 from sim.cluster.sites.misbehaviour import Kind, Misbehaviour
+
+log = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 1024 * 1024  # beyond it a stream waits for its reader
 
@@ -92,6 +95,14 @@ class Connection(asyncio.Protocol):
         self._work()
 
     def _work(self) -> None:
+        """Do what can be done now. A client whose answer breaks off is to notice that, and not to wait for its end."""
+        try:
+            self._answer_requests()
+        except Exception:
+            log.exception("node %s: a request broke off, and with it the connection", self._node.name)
+            self.abort()
+
+    def _answer_requests(self) -> None:
         """Answer requests until one takes several steps; between its steps the other connections have their turn."""
         while not self._paused and self._next_step is None and self._node.state is State.UP:
             if self._stream is not None:
@@ -120,7 +131,7 @@ class Connection(asyncio.Protocol):
             if kind == frames.COMPRESSED:
                 kind, body = frames.decompress(body)
             if kind == frames.ADMIN:
-                reply, self._is_known = self._cluster.security.answer(body)
+                reply, self._is_known = self._cluster.security.answer(body, is_known=self._is_known)
                 self._transport.write(frames.encode_frame(frames.ADMIN, reply))
             elif not self._is_known:
                 self._refuse(kind, body)
@@ -195,8 +206,12 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _run(steps: Iterator[None]) -> None:
+def _run(steps: Iterator[float]) -> None:
     """Perform what no client waits for, a step at a time, so that all connections have their turn."""
-    for _ in steps:
-        asyncio.get_running_loop().call_soon(_run, steps)
+    try:
+        pause_s = next(steps, None)
+    except Exception:
+        log.exception("a background job broke off")
         return
+    if pause_s is not None:
+        asyncio.get_running_loop().call_later(pause_s, _run, steps)

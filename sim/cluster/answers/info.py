@@ -13,6 +13,7 @@ from sim.cluster.answers.inner_info import INNER_ANSWERS
 from sim.cluster.answers.job_info import JOB_ANSWERS
 from sim.cluster.answers.roster_info import ROSTER_ANSWERS
 from sim.cluster.cluster import Cluster, Node
+from sim.cluster.values.refused import Refused
 
 DEFAULT_PORT = 3000
 FEATURES = (
@@ -103,17 +104,19 @@ def _racks(cluster: Cluster, node: Node, parameters: str) -> str:
 
 def _sets(cluster: Cluster, node: Node, parameters: str) -> str:
     namespace, _, only = parameters.partition("/")
-    check_name(cluster, namespace)
+    if namespace:
+        check_name(cluster, namespace)
     lines = []
     for name in cluster.sets:
         if not name or (only and name != only.encode()):
             continue
+        counts = cluster.count(node, name)
         values = {
             "ns": cluster.config.namespace,
             "set": name.decode(),
-            "objects": node.num_records(name),
-            "tombstones": node.num_tombstones(name),
-            "data_used_bytes": node.num_bytes(name),
+            "objects": counts.num_records,
+            "tombstones": counts.num_tombstones,
+            "data_used_bytes": counts.num_bytes,
             "truncate_lut": 0,
             "sindexes": sum(index.set_name == name for index in cluster.indexes.values()),
             "truncating": False,
@@ -125,14 +128,14 @@ def _sets(cluster: Cluster, node: Node, parameters: str) -> str:
 def _namespace(cluster: Cluster, node: Node, parameters: str) -> str:
     check_name(cluster, parameters)
     config = cluster.config
-    num_records = sum(node.num_records(name) for name in cluster.sets)
-    num_tombstones = sum(node.num_tombstones(name) for name in cluster.sets)
-    num_master = sum(len(node.sets[name][pid]) for name in cluster.sets for pid in node.owned[0])
+    counts = [cluster.count(node, name) for name in cluster.sets]
+    num_records = sum(each.num_records for each in counts)
+    num_master = sum(cluster.count(node, name, node.owned[0]).num_records for name in cluster.sets)
     values: dict[str, Any] = {
         "ns_cluster_size": len(node.view.members),
         "effective_replication_factor": config.replication_factor,
         "objects": num_records,
-        "tombstones": num_tombstones,
+        "tombstones": sum(each.num_tombstones for each in counts),
         "master_objects": num_master,
         "prole_objects": num_records - num_master,
         "non_replica_objects": 0,
@@ -181,7 +184,7 @@ def _statistics(cluster: Cluster, node: Node, parameters: str) -> str:
         "cluster_clock_skew_stop_writes_sec": 0,
         "cluster_clock_skew_ms": node.view.clock_skew_ms,
         "uptime": int(time.monotonic() - cluster.started_s),
-        "objects": sum(node.num_records(name) for name in cluster.sets),
+        "objects": sum(cluster.count(node, name).num_records for name in cluster.sets),
         "client_connections": len(node.connections),
         "migrate_partitions_remaining": 0,
     }
@@ -192,12 +195,18 @@ def _truncate(cluster: Cluster, node: Node, parameters: str) -> str:
     values = check_namespace(cluster, parameters)
     if not values.get("set"):
         raise InfoError(ResultCode.PARAMETER, "missing 'set'")
-    cluster.truncate(node, values["set"].encode(), _before_ms(node, values))
-    return "ok"
+    return _drop_older(cluster, node, values["set"].encode(), values)
 
 
 def _truncate_namespace(cluster: Cluster, node: Node, parameters: str) -> str:
-    cluster.truncate(node, None, _before_ms(node, check_namespace(cluster, parameters)))
+    return _drop_older(cluster, node, None, check_namespace(cluster, parameters))
+
+
+def _drop_older(cluster: Cluster, node: Node, set_name: bytes | None, values: Mapping[str, str]) -> str:
+    try:
+        cluster.truncate(node, set_name, _before_ms(node, values))
+    except Refused as refusal:
+        raise InfoError(refusal.code, "not all could be truncated") from None
     return "ok"
 
 

@@ -16,7 +16,10 @@ CHUNK_ROWS = 512  # a server that does more at a stretch makes everyone else wai
 
 
 def batch(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterator[Chunk]:
-    """Perform the rows in their order and answer each. Raises ProtocolError for rows that can't be read."""
+    """Perform the rows in their order and answer each, once all other nodes that one needs have been waited for.
+
+    Raises ProtocolError for rows that can't be read.
+    """
     rows = request.fields[Field.BATCH]
     if batch_size(rows) > MAX_ROWS:
         yield last_chunk(ResultCode.BATCH_MAX_REQUESTS)
@@ -25,6 +28,7 @@ def batch(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterat
     replies: list[bytes] = []
     num_bytes = 0
     waits_s = 0.0
+    held: list[Chunk] = []
     for row in decode_batch(rows):
         if cluster.network.has_delays:
             waits_s = max(waits_s, wait_s(cluster, node, row, row.digest))
@@ -36,10 +40,12 @@ def batch(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterat
         replies.append(header + fields + ops)
         num_bytes += HEADER_BYTES + len(fields) + len(ops)
         if num_bytes >= CHUNK_BYTES or len(replies) >= CHUNK_ROWS:
-            yield Chunk(encode_frame(MESSAGE, b"".join(replies)))
+            held.append(Chunk(encode_frame(MESSAGE, b"".join(replies))))
             replies, num_bytes = [], 0
+            yield Chunk(b"") if cluster.network.has_delays else held.pop()
     if replies:
-        yield Chunk(encode_frame(MESSAGE, b"".join(replies)))
+        held.append(Chunk(encode_frame(MESSAGE, b"".join(replies))))
     if waits_s:
         yield Chunk(b"", waits_s)
+    yield from held
     yield last_chunk(ResultCode.OK)

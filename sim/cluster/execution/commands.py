@@ -1,9 +1,11 @@
 """Commands on one record: what may be done at all, and by whom in a transaction. Knows neither sockets nor clocks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from geotrain.wire import codes
 from geotrain.wire.codes import DIGEST_BYTES, Field, ResultCode
+from geotrain.wire.messages import Message
 from geotrain.wire.partitions import partition_of
 from sim.cluster.cluster import Cluster, Node
 from sim.cluster.execution.reads import read
@@ -57,6 +59,9 @@ def _execute(
         return Outcome(ResultCode.UNAVAILABLE)
     matches = filter_of(filter_) if filter_ else None
     transaction = _transaction_of(cluster, fields)
+    if not fields.get(Field.SET) and (set_name := cluster.set_with(node, digest)):
+        fields = {**fields, Field.SET: set_name}
+        request = _with_fields(request, fields)
     if kind == "read":
         return read(cluster, node, request, digest, matches, now_ms, transaction)
     if node.view.stops_writes:
@@ -80,6 +85,11 @@ def _execute(
     if kind == "delete":
         return delete(target, request, matches)
     return write(target, request, matches)
+
+
+def _with_fields(request: Request, fields: dict[int, bytes]) -> Request:
+    """The same command with other fields; rows of a batch may share theirs."""
+    return replace(request, fields=fields) if isinstance(request, Message) else request._replace(fields=fields)
 
 
 def _may_be_old(node: Node, kind: str, request: Request, pid: int) -> bool:

@@ -37,7 +37,7 @@ Project = Callable[[Record], bytes]
 
 def query(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterator[Chunk]:
     """Stream the records that the request asks for, from this node's own copies."""
-    code = ResultCode.OK
+    code = ResultCode.SERVER  # as it stays where the client leaves
     job = node.jobs.start(request, "basic")
     try:
         _check(cluster, request)
@@ -45,12 +45,14 @@ def query(cluster: Cluster, node: Node, request: Message, now_ms: int) -> Iterat
         for chunk in _chunks(rows, job.rate):
             job.num_bytes += len(chunk.frames)
             yield chunk
+        code = ResultCode.OK
     except Refused as refused:
         code = refused.code
-    job.end(code)
+    finally:
+        job.end(code)
+        source = "si_query" if Field.INDEX_RANGE in request.fields else "pi_query"
+        node.counters[source, "long_basic", code] += 1
     job.num_bytes += _LAST_BYTES
-    source = "si_query" if Field.INDEX_RANGE in request.fields else "pi_query"
-    node.counters[source, "long_basic", code] += 1
     yield last_chunk(code)
 
 

@@ -15,6 +15,7 @@ from sim.cluster.values import operations
 from sim.cluster.values.refused import Refused
 
 MAX_GENERATION = 0xFFFF
+MAX_BINS = 32_767
 _REPLACES = codes.INFO3_CREATE_OR_REPLACE | codes.INFO3_REPLACE_ONLY
 _MUST_EXIST = codes.INFO3_UPDATE_ONLY | codes.INFO3_REPLACE_ONLY
 
@@ -107,6 +108,8 @@ def _draft(target: Target, request: Request, *, replaces: bool) -> operations.Dr
 
 def _store(target: Target, request: Request, bins: Bins, void_time: int) -> Record:
     """Put the record's next version in its place. Raises Refused."""
+    if len(bins) > MAX_BINS:
+        raise Refused(ResultCode.PARAMETER)
     key = request.fields.get(Field.KEY) or (b"" if target.present is None else target.present.key)
     owner, generation = target.owner.name, target.next_generation
     record = make_record(owner, target.digest, key, generation, target.now_ms, bins, void_time)

@@ -1,6 +1,8 @@
 """Expressions that call operations: on lists, maps and bits, and regular expressions. Pure."""
 
 import ctypes
+import math
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -153,6 +155,8 @@ def matches_regex(arguments: list[bytes], compiled: Compile) -> Node:
     flags, pattern, subject = integer(arguments[0]), unpack_raw(arguments[1]), compiled(arguments[2])
     if subject.type not in (STR, ANY) or not isinstance(pattern, bytes):
         raise Refused(ResultCode.PARAMETER)
+    if not _is_modest(pattern):
+        raise Refused(ResultCode.PARAMETER)
     regex = _Regex(pattern, flags)
 
     def evaluate(record: Subject, now_ms: int) -> Any:
@@ -164,6 +168,32 @@ def matches_regex(arguments: list[bytes], compiled: Compile) -> Node:
 
 _C = ctypes.CDLL(None)  # a server matches with its C library, and so does this
 _REGEX_BYTES = 256  # no library's compiled expression is as large
+_MAX_PATTERN_BYTES = 1024
+_MAX_GROUPS = 100  # the library calls itself for each that is in another, until its stack is full
+_MAX_COPIES = 1000
+_MAX_EXPANDED_BYTES = 64 * 1024  # each becomes some 300 bytes of the compiled expression
+_REPEATS = re.compile(rb"\{(\d*)(,?)(\d*)|(?<=[)}+*?])\\?\+")
+"""What makes the library copy the part before it: bounds, and `+` where that part is more than a character."""
+
+
+def _is_modest(pattern: bytes) -> bool:
+    """Whether a pattern is compiled with little memory and stack."""
+    if len(pattern) > _MAX_PATTERN_BYTES or pattern.count(b"(") > _MAX_GROUPS:
+        return False
+    num_copies = _num_copies(pattern)
+    return num_copies <= _MAX_COPIES and num_copies * len(pattern) <= _MAX_EXPANDED_BYTES
+
+
+def _num_copies(pattern: bytes) -> int:
+    """How often the library may copy a part of the pattern, if all its repeats are nested; never too few."""
+    return math.prod(map(_num_copies_by, _REPEATS.finditer(pattern)))
+
+
+def _num_copies_by(repeat: re.Match[bytes]) -> int:
+    if repeat[0].endswith(b"+"):
+        return 2
+    low, comma, high = repeat.groups()
+    return max(1, int(low or 0) + bool(comma and not high), int(high or 0))
 
 
 class _Regex:

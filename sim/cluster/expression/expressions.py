@@ -2,9 +2,10 @@
 
 import math
 import operator
+import struct
 from collections.abc import Callable
-from functools import lru_cache, reduce
-from typing import Any
+from functools import lru_cache, reduce, wraps
+from typing import Any, TypeVar
 
 from geotrain.wire.codes import EPOCH_S, Particle, ProtocolError, ResultCode
 from geotrain.wire.messages import OP_OVERHEAD
@@ -45,7 +46,22 @@ Variables = dict[bytes, Node]
 Build = Callable[[Arguments, Variables], Node]
 
 
-@lru_cache(maxsize=256)
+_MAX_CACHED_BYTES = 64 * 1024
+_Compiled = TypeVar("_Compiled")
+
+
+def _cached(compile_: Callable[[bytes], _Compiled]) -> Callable[[bytes], _Compiled]:
+    """Keep what was compiled last, but nothing that takes much memory."""
+    cached = lru_cache(maxsize=256)(compile_)
+
+    @wraps(compile_)
+    def cached_if_small(data: bytes) -> _Compiled:
+        return cached(data) if len(data) <= _MAX_CACHED_BYTES else compile_(data)
+
+    return cached_if_small
+
+
+@_cached
 def filter_of(data: bytes) -> Filter:
     """The filter that a field or row carries. Raises Refused for one that can't be built."""
     node = compiled(data)
@@ -55,7 +71,7 @@ def filter_of(data: bytes) -> Filter:
     return lambda record, now_ms: evaluate(record, now_ms) is True
 
 
-@lru_cache(maxsize=256)
+@_cached
 def compiled(data: bytes) -> Node:
     """An expression of any type. Raises Refused for one that can't be built."""
     try:
@@ -66,7 +82,7 @@ def compiled(data: bytes) -> Node:
     def safely(record: Subject, now_ms: int) -> Any:
         try:
             return evaluate(record, now_ms)
-        except ProtocolError:  # a bin holds what is no list or map, whatever its type says
+        except (ProtocolError, RecursionError, struct.error, TypeError):  # a bin is not what its type says
             return UNKNOWN
 
     return Node(kind, safely)

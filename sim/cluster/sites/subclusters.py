@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from geotrain.wire.partitions import partition_of
 from sim.cluster.records import Record, SetName
 from sim.cluster.sites.rebalance import Plan
 from sim.cluster.sites.roster import Membership
@@ -20,6 +21,14 @@ MAX_CLOCK_SKEW_MS = 20_000
 """Beyond it, strongly consistent namespaces take no writes."""
 
 
+class Counts(NamedTuple):
+    """How much there is of a set."""
+
+    num_records: int
+    num_tombstones: int
+    num_bytes: int
+
+
 class RecordSet:
     """A set over the nodes of a sub-cluster."""
 
@@ -27,6 +36,38 @@ class RecordSet:
         self.name = name
         self.copies = copies
         """By partition the copies on the nodes that hold it, the acting master's first; none where unavailable."""
+        counts = [counts_of(held[0] if held else {}) for held in copies]
+        self._num_tombstones = [each.num_tombstones for each in counts]
+        self._num_bytes = [each.num_bytes for each in counts]
+
+    def put(self, digest: bytes, record: Record | None) -> None:
+        """Make this the next version of a record in every copy; None leaves nothing."""
+        pid = partition_of(digest)
+        before = None
+        for copy in self.copies[pid]:
+            if record is None:
+                before = copy.pop(digest, None)
+            else:
+                before = copy.get(digest)
+                copy[digest] = record
+        if before is not None:
+            self._num_tombstones[pid] -= before.is_tombstone
+            self._num_bytes[pid] -= len(before.row)
+        if record is not None and self.copies[pid]:
+            self._num_tombstones[pid] += record.is_tombstone
+            self._num_bytes[pid] += len(record.row)
+
+    def clear(self, pid: int) -> None:
+        """Leave nothing of a partition."""
+        for copy in self.copies[pid]:
+            copy.clear()
+        self._num_tombstones[pid] = self._num_bytes[pid] = 0
+
+    def counts(self, pid: int) -> Counts:
+        """How much a partition holds, counted as it changes: nothing is walked through."""
+        num_tombstones = self._num_tombstones[pid]
+        num_all = len(self.copies[pid][0]) if self.copies[pid] else 0
+        return Counts(num_all - num_tombstones, num_tombstones, self._num_bytes[pid])
 
 
 class SubCluster:
@@ -97,6 +138,13 @@ def place(members: Iterable[Node], plan: Plan, set_name: bytes, *, strong: bool)
             by_id[name].sets[set_name][pid] = dict(newest)
         for name in by_id.keys() - set(owners):
             by_id[name].sets[set_name][pid] = {}
+
+
+def counts_of(copy: Partition) -> Counts:
+    """How much a copy of a partition holds. Tombstones take no bytes."""
+    sizes = [len(record.row) for record in copy.values()]
+    num_tombstones = sizes.count(0)
+    return Counts(len(sizes) - num_tombstones, num_tombstones, sum(sizes))
 
 
 def merged(copies: Iterable[Partition]) -> Partition:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from geotrain.wire.codes import MAX_BIN_NAME_BYTES, OpCode, Particle, ProtocolError, ResultCode
 from geotrain.wire.messages import OP_OVERHEAD, Operation, encode_op
-from sim.cluster.expression.expression_values import UNKNOWN, encoded
+from sim.cluster.expression.expression_values import TYPES, UNKNOWN, encoded
 from sim.cluster.expression.expressions import compiled
 from sim.cluster.records import Bins, Record
 from sim.cluster.values import bits, nested
@@ -17,6 +17,7 @@ from sim.cluster.values.refused import Refused
 _INT = struct.Struct(">q")
 _FLOAT = struct.Struct(">d")
 _READ_CODE = bytes([OpCode.READ])
+_BLOBS_OF_LANGUAGES = range(7, 13)  # objects as the clients of some languages serialise them
 
 
 class Draft(Bins):
@@ -274,7 +275,16 @@ def check(ops: list[Operation], *, replaces: bool) -> bool:
         raise Refused(ResultCode.BIN_NAME)
     if replaces and (asked & MODIFIES or any(op.code == OpCode.WRITE and op.particle == Particle.NIL for op in ops)):
         raise Refused(ResultCode.PARAMETER)
+    if not all(_can_be_stored(op) for op in ops if op.code == OpCode.WRITE):
+        raise Refused(ResultCode.PARAMETER)
     return OpCode.TOUCH in asked
+
+
+def _can_be_stored(op: Operation) -> bool:
+    """Whether a value is of a type that there is, and a number has the size of one."""
+    if op.particle in (Particle.INTEGER, Particle.FLOAT):
+        return len(op.value) == _INT.size
+    return op.particle in TYPES or op.particle in _BLOBS_OF_LANGUAGES
 
 
 def _particle(present: bytes, op: Operation) -> tuple[int, bytes]:

@@ -1,11 +1,16 @@
 import pytest
 
 from geotrain.wire import codes
-from geotrain.wire.messages import Message
+from geotrain.wire.batches import BatchRow, encode_batch
+from geotrain.wire.codes import Field, OpCode
+from geotrain.wire.frames import FrameReader
+from geotrain.wire.messages import Message, decode_messages, operation
 from sim.cluster.cluster import Cluster, Node
 from sim.cluster.config import ClusterConfig, NodeConfig
+from sim.cluster.execution.batch import CHUNK_ROWS, batch
 from sim.cluster.sites.distances import wait_s
 from sim.wan.model import LinkConfig
+from tests.sim.cluster.in_process import Commands
 
 READ, WRITE = Message(info1=codes.INFO1_READ), Message(info2=codes.INFO2_WRITE)
 LINEARIZE = Message(info1=codes.INFO1_READ, info3=codes.INFO3_SC_READ_TYPE)
@@ -67,3 +72,20 @@ def test_what_can_not_be_served_is_answered_at_once() -> None:
         cluster.network.link("a", site).cut()
     cluster.rebalance()
     assert wait_s(cluster, node_of(cluster, "a"), WRITE, digest_of(7)) == 0
+
+
+@pytest.mark.parametrize("is_delayed", [False, True])
+def test_rows_of_a_batch_are_answered_when_the_wait_for_other_nodes_is_over(is_delayed: bool) -> None:
+    cluster = cluster_of() if is_delayed else Commands().cluster
+    fields = {Field.NAMESPACE: cluster.namespace, Field.SET: b"s"}
+    write = operation(OpCode.WRITE, "a", 1)
+    rows = [BatchRow(n, digest_of(n), 0, codes.INFO2_WRITE, 0, 0, 0, 0, fields, [write]) for n in range(CHUNK_ROWS + 1)]
+    request = Message(info1=codes.INFO1_BATCH, fields={Field.BATCH: encode_batch(rows)})
+    chunks = list(batch(cluster, cluster.nodes[0], request, 1_800_000_000_000))
+    waits = [at for at, chunk in enumerate(chunks) if chunk.pause_s]
+    assert len(waits) == is_delayed
+    assert not any(chunk.frames for at in waits for chunk in chunks[: at + 1])
+    replies = [
+        reply for chunk in chunks for frame in FrameReader().feed(chunk.frames) for reply in decode_messages(frame.body)
+    ]
+    assert [reply.result_code for reply in replies] == [0] * (len(rows) + 1)

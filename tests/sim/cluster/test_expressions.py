@@ -1,5 +1,6 @@
 import contextlib
 import math
+import struct
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from geotrain.wire.codes import EPOCH_S, OpCode, Particle, ResultCode
 from geotrain.wire.messages import Operation, encode_op, operation
 from geotrain.wire.particles import Value, decode_value
+from sim.cluster.expression import expressions
 from sim.cluster.expression.expression_values import UNKNOWN as UNKNOWN_VALUE
-from sim.cluster.expression.expression_values import encoded
+from sim.cluster.expression.expression_values import Node, encoded
 from sim.cluster.expression.expressions import compiled, filter_of
 from sim.cluster.records import make_record, set_name_of
 from sim.cluster.values import operations
@@ -307,3 +309,43 @@ def test_garbage_is_refused_and_never_crashes(data: bytes) -> None:
 def test_a_filter_nested_beyond_measure_is_refused(depth: int) -> None:
     with pytest.raises(Refused):
         filter_of(b"\x92\x12" * depth + b"\xc3")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        b"a" * 1025,
+        b"(" * 101 + b")" * 101,
+        b"((a{1,11}){1,11}){1,11}",
+        b"((a{500}){2,}){0}",
+        b"\\(a\\{1,1001\\}\\)",
+        b"(" * 12 + b"a" + b"+)" * 12,
+        b"a" + b"+" * 12,
+        b"(" + b"a" * 200 + b"){1,1000}",
+    ],
+)
+@pytest.mark.parametrize("flags", [0, 1])
+def test_a_regular_expression_that_would_take_much_memory_or_stack_is_refused(pattern: bytes, flags: int) -> None:
+    with pytest.raises(Refused) as refused:
+        passes([7, flags, pattern, [81, STR, b"s"]])
+    assert refused.value.code == ResultCode.PARAMETER
+
+
+@pytest.mark.parametrize("pattern", [b"^.+$", b"^(.{0,1000})$", b"^((((.+))))+$", b"[a-z]+|[0-9]+|" * 20 + b"."])
+def test_a_regular_expression_within_measure_is_matched(pattern: bytes) -> None:
+    assert passes([7, 1, pattern, [81, STR, b"s"]])
+
+
+@pytest.mark.parametrize("error", [RecursionError, struct.error, TypeError])
+def test_what_can_not_be_evaluated_is_unknown(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(record: Any, now_ms: int) -> Any:
+        raise error
+
+    monkeypatch.setitem(expressions._BUILDERS, 127, lambda arguments, variables: Node(INT, fail))
+    assert is_unknown([127, error.__name__])
+
+
+@pytest.mark.parametrize(("num_bytes", "is_kept"), [(60_000, True), (70_000, False)])
+def test_a_large_expression_is_not_kept(num_bytes: int, is_kept: bool) -> None:
+    packed = msgpack.packb([126, [bytes(num_bytes)]], use_bin_type=False)
+    assert (compiled(packed) is compiled(packed)) is is_kept

@@ -2,8 +2,10 @@
 
 import asyncio
 import struct
+from collections.abc import Iterator
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,8 @@ from geotrain.wire.info import decode_reply, encode_request
 from geotrain.wire.messages import Message, Operation, decode_message, encode_message, encode_op, operation
 from sim.cluster.cluster import Cluster
 from sim.cluster.config import ClusterConfig, NodeConfig
+from sim.cluster.execution import background
+from sim.cluster.execution.streams import Chunk
 from sim.cluster.server import Connection
 from tests.vectors import exchanges
 
@@ -52,6 +56,7 @@ class Recorder(asyncio.Transport):
         super().__init__()
         self.received = bytearray()
         self.is_closed = False
+        self.is_aborted = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -68,6 +73,9 @@ class Recorder(asyncio.Transport):
     def close(self) -> None:
         self.is_closed = True
 
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
+
 
 def replies_to(*parts: bytes) -> Recorder:
     """Send these parts over one connection, and wait until the server has nothing more to do."""
@@ -80,7 +88,7 @@ def replies_to(*parts: bytes) -> Recorder:
         for part in parts:
             if not recorder.is_closed:
                 connection.data_received(part)
-            while connection.is_busy:
+            while connection.is_busy and not recorder.is_aborted:
                 assert not raised, raised
                 await asyncio.sleep(0)
         connection.connection_lost(None)
@@ -88,6 +96,7 @@ def replies_to(*parts: bytes) -> Recorder:
 
     recorder = asyncio.run(asyncio.wait_for(send(), 20))
     assert not raised, raised
+    assert not recorder.is_aborted
     return recorder
 
 
@@ -155,6 +164,60 @@ def test_more_fields_or_operations_are_announced_than_there_are(count: int) -> N
 def test_a_compressed_frame_that_announces_another_size_is_an_error(num_bytes: int) -> None:
     body = struct.pack(">Q", num_bytes) + compress(STATUS)[16:]
     assert replies_to(encode_frame(frames.COMPRESSED, body)).received
+
+
+def test_a_number_that_is_none_is_refused_and_its_bin_is_counted_up_from_nothing() -> None:
+    short = Operation(OpCode.WRITE, Particle.INTEGER, b"z", encode_op(OpCode.WRITE, b"z", Particle.INTEGER, bytes(3)))
+    writes = ([short], [operation(OpCode.INCREMENT, "z", 1)])
+    received = replies_to(*(framed(Message(info2=1, fields=FIELDS, ops=ops)) for ops in writes)).received
+    codes = [decode_message(body)[0].result_code for _, body in FrameReader().feed(bytes(received))]
+    assert codes == [ResultCode.PARAMETER, ResultCode.OK]
+
+
+@pytest.mark.parametrize(("num_bins", "code"), [(32_767, ResultCode.OK), (32_768, ResultCode.PARAMETER)])
+def test_a_record_with_too_many_bins_is_refused(num_bins: int, code: ResultCode) -> None:
+    fields = FIELDS | {Field.DIGEST: bytes([9]) * 20}
+    put = Message(info2=1, fields=fields, ops=[operation(OpCode.WRITE, str(n), n) for n in range(num_bins)])
+    ((_, body),) = FrameReader().feed(bytes(replies_to(framed(put)).received))
+    assert decode_message(body)[0].result_code == code
+
+
+@pytest.mark.parametrize("pattern", [b"(" * 20_000 + b")" * 20_000, b"((a{1,255}){1,255}){1,255}"])
+def test_an_absurd_regular_expression_is_refused(pattern: bytes) -> None:
+    matching: bytes = msgpack.packb([7, 1, pattern, [81, 3, b"a"]], use_bin_type=False)
+    get = Message(info1=3, fields=FIELDS | {Field.FILTER: matching})
+    ((_, body),) = FrameReader().feed(bytes(replies_to(framed(get)).received))
+    assert decode_message(body)[0].result_code == ResultCode.PARAMETER
+
+
+def test_an_answer_that_breaks_off_ends_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    def breaking() -> Iterator[Chunk]:
+        yield Chunk(b"some")
+        raise ZeroDivisionError
+
+    async def send() -> Recorder:
+        connection, recorder = Connection(CLUSTER, CLUSTER.nodes[0]), Recorder()
+        connection.connection_made(recorder)
+        connection._stream = breaking()
+        connection.go_on()
+        for _ in range(5):  # more turns than the two chunks need
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        return recorder
+
+    recorder = asyncio.run(asyncio.wait_for(send(), 5))
+    assert (recorder.received, recorder.is_aborted) == (b"some", True)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_background_write_that_breaks_off_costs_its_client_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "records_of", lambda *arguments: 1 / 0)
+    request = Message(info2=1, fields={0: b"test", Field.TASK_ID: bytes(8)}, ops=[operation(OpCode.WRITE, "a", 1)])
+    ((_, body),) = FrameReader().feed(bytes(replies_to(framed(request)).received))
+    assert decode_message(body)[0].result_code == ResultCode.OK
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"a" * 64, b"a;b", b"a:b", b"a\nb"])

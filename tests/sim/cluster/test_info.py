@@ -1,10 +1,21 @@
 """Answers to administrators' info requests that no vector has."""
 
-import pytest
+from typing import Any, Never
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geotrain.wire import codes
+from geotrain.wire.batches import BatchRow
+from geotrain.wire.codes import Field, OpCode
 from geotrain.wire.info import decode_parameters
+from geotrain.wire.messages import Message, operation
 from sim.cluster.answers.info import answer
-from tests.sim.cluster.in_process import Commands
+from sim.cluster.execution.commands import execute
+from sim.cluster.execution.requests import Outcome
+from sim.cluster.records import Record
+from tests.sim.cluster.in_process import DIGEST, Commands
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +87,101 @@ def test_indexes_are_listed_counted_renamed_and_deleted() -> None:
     assert ask(commands, "sindex-delete:ns=test;indexname=new") == "ok"
     assert ask(commands, "sindex-stat:ns=test;indexname=new") == "ERROR:201:no index"
     assert ask(commands, "sindex-exists:ns=test;indexname=new") == "false"
+
+
+class Unwalkable(dict[bytes, Record]):
+    """A partition that must not be walked through."""
+
+    def values(self) -> Never:
+        raise AssertionError("walked through")
+
+    items = __iter__ = keys = values
+
+
+def test_what_a_node_holds_is_told_without_walking_through_its_records() -> None:
+    commands = Commands()
+    for number in range(20):
+        commands.put({"a": 1}, digest=bytes([number]) * 20)
+    commands.remove(durable=True, digest=bytes(20))
+    cluster, node = commands.cluster, commands.cluster.nodes[0]
+    num_bytes = cluster.count(node, b"s").num_bytes
+    for each in cluster.nodes:
+        each.sets[b"s"] = {pid: Unwalkable(copy) for pid, copy in each.sets[b"s"].items()}
+    assert f":objects=19:tombstones=1:data_used_bytes={num_bytes}:" in ask(commands, "sets/test/s")
+    told = decode_parameters(ask(commands, "namespace/test"))
+    num_master = int(told["master_objects"])
+    assert (told["objects"], told["tombstones"]) == ("19", "1")
+    assert int(told["prole_objects"]) == 19 - num_master
+    assert decode_parameters(ask(commands, "statistics"))["objects"] == "19"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["put", "big", "remove", "durable", "truncate", "cut"]))))
+def test_the_counts_are_those_of_the_records_that_are_there(steps: list[tuple[int, str]]) -> None:
+    commands = Commands(strong_consistency=False)
+    cluster = commands.cluster
+    for number, step in steps:
+        digest = bytes([number]) * 20
+        if step in ("put", "big"):
+            commands.put({"a": "x" * (100 if step == "big" else 1)}, digest=digest)
+        elif step == "truncate":
+            cluster.truncate(cluster.nodes[0], b"s", commands.now_ms)
+        elif step == "cut":
+            cluster.form(cluster.nodes[0].view.members)
+        else:
+            commands.remove(durable=step == "durable", digest=digest)
+        commands.pass_s(1)
+    cluster.record_set(cluster.nodes[0], b"s")
+    for node in cluster.nodes:
+        held = [record for copy in node.sets[b"s"].values() for record in copy.values()]
+        num_tombstones = sum(record.is_tombstone for record in held)
+        expected = (len(held) - num_tombstones, num_tombstones, sum(len(record.row) for record in held))
+        assert cluster.count(node, b"s") == expected
+
+
+def test_truncating_whole_partitions_handles_no_record_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    for number in range(20):
+        commands.put({"a": 1}, digest=bytes([number]) * 20)
+    monkeypatch.setattr(commands.cluster, "put", None)
+    commands.cluster.truncate(commands.cluster.nodes[0], b"s", commands.now_ms + 1)
+    assert [commands.cluster.count(node, b"s") for node in commands.cluster.nodes] == [(0, 0, 0)] * 3
+    assert commands.scan() == []
+
+
+def test_sets_are_listed_with_and_without_a_namespace(commands: Commands) -> None:
+    commands.put({"a": 1})
+    told = ask(commands, "sets/test")
+    assert told.startswith("ns=test:set=s:")
+    assert ask(commands, "sets") == ask(commands, "sets/") == told
+    assert ask(commands, "sets/nosuch").startswith("ERROR:4:")
+
+
+@pytest.mark.parametrize("absent", [{Field.SET: b""}, {}])
+def test_a_record_is_found_by_its_digest_where_the_request_names_no_set(absent: dict[int, bytes]) -> None:
+    commands = Commands()
+    commands.put({"a": 1})
+    cluster = commands.cluster
+    fields = {Field.NAMESPACE: b"test"} | absent
+
+    def do(**what: Any) -> Outcome:
+        request = Message(fields=dict(fields), **what)
+        return execute(cluster, cluster.nodes[0], "client", request, DIGEST, None, commands.now_ms)
+
+    assert do(info1=codes.INFO1_READ | codes.INFO1_GET_ALL).generation == 1
+    written = do(info2=codes.INFO2_WRITE, ops=[operation(OpCode.WRITE, "a", 2)])
+    assert (written.result_code, written.generation) == (0, 2)
+    assert [message.bins() for message in commands.scan()] == [{"a": 2}]
+    durable_delete = codes.INFO2_WRITE | codes.INFO2_DELETE | codes.INFO2_DURABLE_DELETE
+    assert do(info2=durable_delete).result_code == 0
+    assert commands.get().result_code == codes.ResultCode.NOT_FOUND
+    assert b"" not in cluster.sets
+
+
+def test_a_row_of_a_batch_finds_its_record_without_a_set() -> None:
+    commands = Commands()
+    commands.put({"a": 1})
+    row = BatchRow(0, DIGEST, codes.INFO1_READ | codes.INFO1_GET_ALL, 0, 0, 0, 0, 0, {Field.NAMESPACE: b"test"}, [])
+    node = commands.cluster.nodes[1]
+    assert execute(commands.cluster, node, "batch_sub", row, DIGEST, None, commands.now_ms).generation == 1
+    assert Field.SET not in row.fields

@@ -12,6 +12,7 @@ from geotrain.wire.frames import FrameReader, encode_frame
 from geotrain.wire.info import decode_parameters
 from geotrain.wire.messages import Message, decode_messages, encode_message, operation
 from sim.cluster.answers.info import answer
+from sim.cluster.cluster import State
 from sim.cluster.execution import background
 from sim.cluster.execution.query import query
 from tests.conftest import simulated_cluster
@@ -84,6 +85,40 @@ def test_a_running_query_is_aborted_once(filled: Commands) -> None:
     assert told(filled)["status"] == "done(user-aborted)"
     assert answer(filled.cluster, node, f"query-abort:trid={TRID}") == "ERROR:2:job not active"
     assert answer(filled.cluster, node, "query-show:trid=5") == "ERROR:2:job not found"
+
+
+def test_a_background_write_stands_still_with_its_node_and_dies_with_it(filled: Commands) -> None:
+    node = filled.cluster.nodes[0]
+    _, steps = background.start(filled.cluster, node, writing())
+    next(steps)
+    node.state = State.PAUSED
+    done = told(filled)["job-progress"]
+    assert next(steps) > 0
+    assert told(filled)["job-progress"] == done
+    node.state = State.UP
+    next(steps)
+    assert told(filled)["job-progress"] > done
+    node.state = State.DOWN
+    written = filled.scan()
+    assert list(steps) == []
+    assert filled.scan() == written
+    assert told(filled)["status"] == "done(abandoned-1)"
+
+
+def test_a_scan_whose_client_leaves_is_over(filled: Commands) -> None:
+    chunks = query(filled.cluster, filled.cluster.nodes[0], scanning(), filled.now_ms)
+    next(chunks)
+    assert told(filled)["status"] == "active(ok)"
+    del chunks
+    assert told(filled)["status"] == "done(abandoned-1)"
+
+
+def test_a_background_write_that_breaks_off_is_over(filled: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, steps = background.start(filled.cluster, filled.cluster.nodes[0], writing())
+    monkeypatch.setattr(background, "records_of", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(steps)
+    assert told(filled)["status"] == "done(abandoned-1)"
 
 
 def test_an_aborted_scan_ends_with_that_code(filled: Commands) -> None:

@@ -1,3 +1,5 @@
+import asyncio
+import errno
 import os
 from itertools import accumulate
 from pathlib import Path
@@ -10,9 +12,12 @@ from geotrain.wire.codes import OpCode, ResultCode
 from geotrain.wire.messages import encode_op
 from geotrain.wire.particles import encode_value
 from sim.cluster import journal as module
+from sim.cluster.__main__ import _keep_house
+from sim.cluster.answers.info import answer
 from sim.cluster.journal import MAGIC, Damaged, Entry, Journal, bodies, encode_entry
 from sim.cluster.records import Record, SetName, make_record, make_tombstone, set_name_of
-from sim.cluster.values.operations import Refused
+from sim.cluster.values.refused import Refused
+from tests.sim.cluster.in_process import Commands
 
 OWNER = set_name_of("geotrain", b"s")
 NO_SET = set_name_of("geotrain", b"")
@@ -155,3 +160,74 @@ def test_a_write_for_which_the_disk_has_no_room_is_refused_and_leaves_no_trace(
     journal._file = roomy
     journal.put(OWNER, digest_of(3), record(3))
     assert reopened(journal, tmp_path) == [record(1), record(3)]
+
+
+class BrokenDisk(FullDisk):
+    """A full disk on which a file can't even be made shorter."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.truncate = self._refuse
+
+    def _refuse(self, size: int | None = None) -> int:
+        raise OSError(errno.EIO, "broken")
+
+
+def test_a_disk_that_fails_twice_still_refuses_cleanly_and_leaves_no_torn_entry(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.put(OWNER, digest_of(1), record(1))
+    roomy = journal._file
+    journal._file = BrokenDisk(roomy)  # type: ignore[assignment]
+    for number in (2, 3):
+        with pytest.raises(Refused) as caught:
+            journal.put(OWNER, digest_of(number), record(number))
+        assert caught.value.code == ResultCode.OUT_OF_SPACE
+    journal._file = roomy
+    journal.put(OWNER, digest_of(4), record(4))
+    assert reopened(journal, tmp_path) == [record(1), record(4)]
+
+
+def test_a_journal_that_can_not_be_compacted_goes_on_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "MIN_COMPACTION_BYTES", 1000)
+    journal = Journal(tmp_path, "geotrain")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for generation in range(1, 101):
+            journal.put(OWNER, digest_of(1), record(1, generation))
+        assert not (tmp_path / "geotrain.compacted").exists()
+    assert (tmp_path / "geotrain.records").stat().st_size > 10_000
+    for generation in range(101, 400):
+        journal.put(OWNER, digest_of(1), record(1, generation))
+    assert (tmp_path / "geotrain.records").stat().st_size < 10_000
+    assert reopened(journal, tmp_path) == [record(1, 399)]
+
+
+def test_housekeeping_goes_on_and_truncating_is_refused_while_the_disk_is_full(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands(nsup_period_s=1)
+    commands.now_ms = 1_600_000_000_000
+    commands.put({"a": 1}, ttl=1)
+    cluster, node = commands.cluster, commands.cluster.nodes[0]
+    cluster.keep_in(journal)
+    roomy = journal._file
+    journal._file = FullDisk(roomy)  # type: ignore[assignment]
+    assert answer(cluster, node, "truncate:namespace=test;set=s").startswith("ERROR:8:")
+
+    seconds = iter(range(3))
+
+    async def pass_second(_: float) -> None:
+        if next(seconds, None) == 1:
+            assert cluster.count(node, b"s").num_records == 1
+            journal._file = roomy
+        elif cluster.count(node, b"s").num_records == 0:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", pass_second)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_keep_house(cluster))
+    assert cluster.count(node, b"s").num_records == 0

@@ -55,7 +55,7 @@ def test_expired_records_are_removed_from_every_node(mortal: Commands) -> None:
     mortal.put({"a": 1}, ttl=TTL_NEVER, digest=bytes(20))
     mortal.pass_s(61)
     mortal.cluster.remove_expired(mortal.now_ms)
-    assert [node.num_records(b"s") for node in mortal.cluster.nodes] == [1, 1, 1]
+    assert [mortal.cluster.count(node, b"s").num_records for node in mortal.cluster.nodes] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("ttl", "void_time"), [(0, 0), (TTL_NEVER, 0), (TTL_DONT_UPDATE, START + 60), (5, START + 15)])
@@ -116,9 +116,9 @@ def test_a_durable_delete_leaves_a_tombstone_behind_which_generations_go_on(stro
     assert strong.remove(durable=True).result_code == ResultCode.NOT_FOUND
     assert strong.scan() == strong.scan(info1=codes.INFO1_READ | codes.INFO1_NO_BIN_DATA) == []
     node = strong.cluster.nodes[0]
-    assert (node.num_records(b"s"), node.num_tombstones(b"s")) == (0, 1)
+    assert strong.cluster.count(node, b"s")[:2] == (0, 1)
     assert strong.put({"a": 3}).generation == 4
-    assert (node.num_records(b"s"), node.num_tombstones(b"s")) == (1, 0)
+    assert strong.cluster.count(node, b"s")[:2] == (1, 0)
 
 
 def test_a_tombstone_counts_as_generation_0_for_compare_and_set(strong: Commands) -> None:
@@ -133,7 +133,7 @@ def test_a_write_that_leaves_no_bins_is_a_delete_and_must_be_durable_too(strong:
     assert strong.put({"a": None}).result_code == ResultCode.FORBIDDEN
     emptied = strong.put({"a": None}, info2=DURABLE)
     assert (emptied.result_code, emptied.generation) == (ResultCode.OK, 0)
-    assert strong.cluster.nodes[0].num_tombstones(b"s") == 1
+    assert strong.cluster.count(strong.cluster.nodes[0], b"s").num_tombstones == 1
 
 
 def test_a_delete_that_is_not_durable_leaves_nothing(mortal: Commands) -> None:

@@ -127,3 +127,22 @@ def test_a_later_operation_sees_what_an_earlier_one_did() -> None:
     answers = decode_all(b"".join(operations.apply(draft, asked, respond_all=True)))
     assert [int.from_bytes(op.value, "big") for op in answers] == [1, 1, 7]
     assert draft == {b"x": operation(OpCode.READ, "x", []).raw}
+
+
+@pytest.mark.parametrize(
+    ("particle", "value", "is_taken"),
+    [
+        (Particle.INTEGER, bytes(3), False),
+        (Particle.FLOAT, bytes(9), False),
+        (99, bytes(8), False),
+        (Particle.INTEGER, bytes(8), True),
+        (Particle.FLOAT, bytes(8), True),
+        (Particle.NIL, b"", True),
+        (9, b"pickled", True),
+    ],
+)
+def test_only_values_of_a_known_type_and_size_are_written(particle: int, value: bytes, is_taken: bool) -> None:
+    op = Operation(OpCode.WRITE, particle, b"a", encode_op(OpCode.WRITE, b"a", particle, value))
+    refused = pytest.raises(Refused, match=ResultCode.PARAMETER.name)
+    with contextlib.nullcontext() if is_taken else refused:
+        check([op], replaces=False)

@@ -89,13 +89,19 @@ def test_a_session_token_opens_other_connections_for_its_user_only(addresses: li
 def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     security = Security({USER: PASSWORD})
     login = {AdminField.USER: USER.encode(), AdminField.CLEAR_PASSWORD: PASSWORD.encode()}
-    reply, _ = security.answer(admin.encode_request(Command.LOGIN, login))
+    reply, _ = security.answer(admin.encode_request(Command.LOGIN, login), is_known=False)
     token = admin.decode(reply)[2][AdminField.SESSION_TOKEN]
     proof = admin.encode_request(Command.AUTHENTICATE, {0: USER.encode(), AdminField.SESSION_TOKEN: token})
-    assert security.answer(proof)[1]
+    assert security.answer(proof, is_known=False)[1]
     monkeypatch.setattr("sim.cluster.security.time.monotonic", lambda: 1e12)
-    refused, is_known = security.answer(proof)
+    refused, is_known = security.answer(proof, is_known=True)
     assert (admin.decode(refused)[0], is_known) == (ResultCode.EXPIRED_SESSION, False)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_other_admin_commands_change_nothing_about_who_is_known(is_known: bool) -> None:
+    reply, is_known_now = Security({USER: PASSWORD}).answer(admin.encode_request(1, {}), is_known=is_known)
+    assert (admin.decode(reply)[0], is_known_now) == (ResultCode.UNSUPPORTED, is_known)
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
