@@ -142,6 +142,8 @@ class JobRunner:
                 instruction = pending.pop(0)
                 logger.debug("job %s: %s", self.id, type(instruction).__name__)
                 if isinstance(instruction, instructions.End):
+                    if not instruction.finished:
+                        logger.warning("job %s, what led to its end:\n  %s", self.id, "\n  ".join(job.story))
                     return pb.JobEnded(job=self.id, finished=instruction.finished, reason=instruction.reason)
                 answer = await self._perform(instruction)
                 if answer is not None:

@@ -121,14 +121,16 @@ class CoordinatorService(rpc.CoordinatorServicer):
             return
         if kind == "progress":
             runner.progress(site, body)
-        else:
-            try:
-                event = to_event(site, kind, body, runner.config.task)
-            except (ValueError, KeyError, TypeError) as error:
-                reason = f"its {kind} can't be read: {error}"
-                event = events.SiteFailed(site, reason, getattr(body, "round", 0) or None)
-            if event is not None:
-                runner.offer(event)
+            return
+        if kind == "prepared":
+            logger.info("job %s: site %s can run it, with %d rows", body.job, site, body.local_rows)
+        try:
+            event = to_event(site, kind, body, runner.config.task)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"its {kind} can't be read: {error}"
+            event = events.SiteFailed(site, reason, getattr(body, "round", 0) or None)
+        if event is not None:
+            runner.offer(event)
 
     def _tell_job(self, event: Event) -> None:
         if self._running is not None:
