@@ -217,11 +217,9 @@ class Cluster:
     def count(self, node: Node, name: bytes, pids: Iterable[int] | None = None) -> Counts:
         """How much a node holds of a set that there is, or of some of the set's partitions that it serves."""
         owner = self.record_set(node, name)
+        counts = [owner.counts(pid) for pid in owner.filled & (node.held if pids is None else frozenset(pids))]
         if pids is None:
-            unavailable = [counts_of(node.sets[name][pid]) for pid in node.view.unavailable]
-            counts = [*map(owner.counts, node.held), *unavailable]
-        else:
-            counts = [owner.counts(pid) for pid in pids]
+            counts += [counts_of(node.sets[name][pid]) for pid in node.view.unavailable]
         return Counts(*map(sum, zip(Counts(0, 0, 0), *counts, strict=True)))
 
     def put(self, owner: RecordSet, digest: bytes, record: Record | None) -> None:

@@ -39,6 +39,8 @@ class RecordSet:
         counts = [counts_of(held[0] if held else {}) for held in copies]
         self._num_tombstones = [each.num_tombstones for each in counts]
         self._num_bytes = [each.num_bytes for each in counts]
+        self.filled = {pid for pid, held in enumerate(copies) if held and held[0]}
+        """Partitions that hold or have held something: few of them, where a set is small."""
 
     def put(self, digest: bytes, record: Record | None) -> None:
         """Make this the next version of a record in every copy; None leaves nothing."""
@@ -54,6 +56,7 @@ class RecordSet:
             self._num_tombstones[pid] -= before.is_tombstone
             self._num_bytes[pid] -= len(before.row)
         if record is not None and self.copies[pid]:
+            self.filled.add(pid)
             self._num_tombstones[pid] += record.is_tombstone
             self._num_bytes[pid] += len(record.row)
 
@@ -62,6 +65,7 @@ class RecordSet:
         for copy in self.copies[pid]:
             copy.clear()
         self._num_tombstones[pid] = self._num_bytes[pid] = 0
+        self.filled.discard(pid)
 
     def counts(self, pid: int) -> Counts:
         """How much a partition holds, counted as it changes: nothing is walked through."""

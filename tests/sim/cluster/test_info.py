@@ -15,6 +15,7 @@ from sim.cluster.answers.info import answer
 from sim.cluster.execution.commands import execute
 from sim.cluster.execution.requests import Outcome
 from sim.cluster.records import Record
+from sim.cluster.sites.subclusters import RecordSet
 from tests.sim.cluster.in_process import DIGEST, Commands
 
 
@@ -185,3 +186,14 @@ def test_a_row_of_a_batch_finds_its_record_without_a_set() -> None:
     node = commands.cluster.nodes[1]
     assert execute(commands.cluster, node, "batch_sub", row, DIGEST, None, commands.now_ms).generation == 1
     assert Field.SET not in row.fields
+
+
+def test_counting_a_small_set_looks_only_where_it_has_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    for number in range(20):
+        commands.put({"a": 1}, digest=bytes([number]) * 20)
+    asked: list[int] = []
+    counts = RecordSet.counts
+    monkeypatch.setattr(RecordSet, "counts", lambda self, pid: asked.append(pid) or counts(self, pid))
+    assert commands.cluster.count(commands.cluster.nodes[0], b"s").num_records == 20
+    assert len(asked) == 20
