@@ -29,7 +29,8 @@ from geotrain.tasks.features import Statistics
 from geotrain.tasks.targets import check_targets
 from geotrain.updates.chunks import Spool
 from geotrain.view.connect import View
-from geotrain.view.cut import NUM_PARTITIONS, Rows
+from geotrain.view.cut import Rows
+from geotrain.wire.partitions import NUM_PARTITIONS
 
 logger = logging.getLogger(__name__)
 

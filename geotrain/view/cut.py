@@ -10,7 +10,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_PARTITIONS = 4096
+from geotrain.wire.partitions import NUM_PARTITIONS
 
 Digests = NDArray[np.uint8]  # (rows, 20)
 Generations = NDArray[np.uint32]  # (rows,)

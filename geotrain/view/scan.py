@@ -14,7 +14,6 @@ from aerospike_helpers import expressions
 from geotrain.errors import DataError
 from geotrain.view.connect import AerospikeError, View, refusal
 from geotrain.view.cut import (
-    NUM_PARTITIONS,
     Cut,
     Digests,
     Fingerprints,
@@ -24,6 +23,7 @@ from geotrain.view.cut import (
     fingerprints,
     partitions,
 )
+from geotrain.wire.partitions import NUM_PARTITIONS
 
 # A record of the client is a dozen Python objects, so a set is read in slices and each becomes columns at once.
 NUM_SLICES = 16

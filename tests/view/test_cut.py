@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotrain.view.cut import NUM_PARTITIONS, Rows, among, differing, fingerprints, partitions, reconcile
+from geotrain.view.cut import Rows, among, differing, fingerprints, partitions, reconcile
+from geotrain.wire.partitions import NUM_PARTITIONS
 
 # Few distinct digests, some of them ending in zeros (which NumPy's strings hide), in few partitions.
 DIGESTS = st.builds(
