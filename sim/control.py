@@ -1,24 +1,30 @@
-"""Orders to a running simulation: a control port, a client for it, and a command line. Knows no order's meaning.
+"""Orders to a running simulation: a control port, a client for it, and a command line.
 
-`python -m sim.control HOST:PORT ORDER...`, as in `127.0.0.1:3100 "kill:node=jfk;memory=lost" log`. Orders travel as
-info requests do.
+`python -m sim.control HOST:PORT ORDER...`, as in `127.0.0.1:3100 "kill:node=jfk;memory=lost" log`; or with a script of
+orders and their times; or with a seed of which these are drawn. Orders travel as info requests do.
 """
 
+import argparse
 import asyncio
 import logging
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 
 from geotrain.errors import ConfigError
 from geotrain.wire.codes import ProtocolError, ResultCode
 from geotrain.wire.frames import INFO, Frame, FrameReader, encode_frame
 from geotrain.wire.info import decode_parameters, decode_reply, decode_request, encode_reply, encode_request
+from sim import schedule
+from sim.schedule import Order
 
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 30.0
+MAX_EVENTS = 100_000
 _READ_BYTES = 1 << 16
 
 Command = Callable[[dict[str, str]], Awaitable[str | None]]
@@ -29,13 +35,26 @@ class OrderError(ValueError):
     """An order that can't be carried out, and why."""
 
 
-class Orders:
-    """Carries out orders by name, and remembers what was done."""
+class Events:
+    """What was done to a simulation and what it did wrong, each with its time in seconds since the start."""
 
-    def __init__(self, commands: Mapping[str, Command]) -> None:
-        self._commands = {**commands, "help": self._help, "log": self._past}
-        self._log: list[str] = []
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=MAX_EVENTS)
         self._started_s = time.monotonic()
+
+    def add(self, text: str) -> None:
+        """Something happens now."""
+        self.lines.append(f"{time.monotonic() - self._started_s:.3f} {text}")
+        log.info("fault: %s", text)
+
+
+class Orders:
+    """Carries out orders by name."""
+
+    def __init__(self, commands: Mapping[str, Command], events: Events) -> None:
+        """events: where the orders that were carried out are noted."""
+        self._commands = {**commands, "help": self._help, "log": self._past}
+        self._events = events
 
     async def order(self, text: str) -> str:
         """Carry out `name:parameter=value;...`. Returns `ok`, what was asked for, or `ERROR:4:` and what is wrong."""
@@ -48,8 +67,7 @@ class Orders:
             return f"ERROR:{int(ResultCode.PARAMETER)}:{error}"
         if answer is not None:
             return answer
-        self._log.append(f"{time.monotonic() - self._started_s:.3f} {text}")
-        log.info("fault: %s", text)
+        self._events.add(text)
         return "ok"
 
     async def _help(self, values: dict[str, str]) -> str:
@@ -57,8 +75,8 @@ class Orders:
         return "|".join(" ".join((command.__doc__ or "").split()) for command in self._commands.values())
 
     async def _past(self, values: dict[str, str]) -> str:
-        """log: all that was done so far, one a line, each with its time in seconds since the start."""
-        return "|".join(self._log)
+        """log: all faults so far, one a line, each with its time in seconds since the start."""
+        return "|".join(self._events.lines)
 
 
 def number(values: dict[str, str], name: str, *, default: float = 0.0, low: float = 0.0, high: float = 1e12) -> float:
@@ -135,19 +153,46 @@ class Control:
             raise OrderError(answer.split(":", 2)[2])
         return answer
 
+    def play(self, orders: Iterable[Order]) -> None:
+        """Carry out orders, each at its time from now on. Raises OrderError where one is refused."""
+        started_s = time.monotonic()
+        for order in orders:
+            time.sleep(max(0.0, started_s + order.at_s - time.monotonic()))
+            self.order(order.text)
+
+    def sites(self) -> list[str]:
+        """Where the nodes of a simulated cluster stand. Raises OrderError where there is none."""
+        return sorted({decode_parameters(line)["site"] for line in self.order("state").split("|")})
+
 
 def main(arguments: list[str]) -> int:
-    """Order each of the arguments behind the first, which is the address. Returns the exit code."""
-    if len(arguments) < 2:
-        print(__doc__, "The order `help` lists all orders.", sep="\n", file=sys.stderr)
-        return 2
+    """Give the orders that the arguments name. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sim.control", description="Orders to a running simulation.")
+    parser.add_argument("address", help="host:port, as the simulation says when it is ready")
+    parser.add_argument("orders", nargs="*", metavar="order", help="what is done now; `help` lists all orders")
+    parser.add_argument("--script", type=Path, help="a file of lines `SECONDS ORDER`: what is done when")
+    parser.add_argument("--seed", type=int, help="draw faults of this seed, print them as a script, and play it")
+    parser.add_argument("--duration-s", type=float, default=60.0, help="of the drawn faults; then all is whole again")
+    parser.add_argument("--sites", help="where faults are drawn, as a,b,c; by default wherever nodes stand")
+    given = parser.parse_intermixed_args(arguments)
+    if sum((bool(given.orders), given.script is not None, given.seed is not None)) != 1:
+        parser.error("give either orders, --script or --seed")
     try:
-        with Control(arguments[0]) as control:
-            for text in arguments[1:]:
+        script = schedule.parse(given.script.read_text()) if given.script else []
+        with Control(given.address) as control:
+            for text in given.orders:
                 print(*control.order(text).split("|"), sep="\n")
+            if given.seed is not None:
+                sites = given.sites.split(",") if given.sites else control.sites()
+                script = schedule.draw(given.seed, sites, given.duration_s)
+                print(*script, sep="\n", flush=True)
+            control.play(script)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: what is broken now stays so until it is healed", file=sys.stderr)
+        return 130
     return 0
 
 

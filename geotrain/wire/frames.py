@@ -46,6 +46,11 @@ class FrameReader:
         self._pending = bytearray()
         self._needed = HEADER_BYTES
 
+    @property
+    def num_pending_bytes(self) -> int:
+        """How much has come of a frame that is not whole."""
+        return len(self._pending)
+
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they arrive and return the frames that they complete. Raises ProtocolError."""
         if self._pending:

@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 
 from geotrain.program import run_program
 from sim import control
-from sim.cluster.cluster import Cluster, State
+from sim.cluster.cluster import Cluster
 from sim.cluster.config import ClusterConfig, register
 from sim.cluster.execution.commands import end_overdue_transactions
 from sim.cluster.journal import Journal
 from sim.cluster.listeners import Listeners
+from sim.cluster.node import State
 from sim.cluster.sites.faults import NodeFaults
 from sim.cluster.values.refused import Refused
 from sim.control import Orders
@@ -42,7 +43,7 @@ async def _serve(config: ClusterConfig) -> None:
     listeners = Listeners(cluster)
     await listeners.open_all()
     links = LinkFaults(cluster.network, cluster.sites, cluster.rebalance)
-    orders = Orders({**NodeFaults(cluster, listeners).commands, **links.commands})
+    orders = Orders({**NodeFaults(cluster, listeners).commands, **links.commands}, cluster.events)
     control_server, control_port = await control.listen(orders, config.host, config.control_port)
     cluster.control_address = f"{config.host}:{control_port}"
     for site in config.client_sites:
@@ -67,6 +68,8 @@ async def _keep_house(cluster: Cluster) -> None:
             _clean(cluster, second)
         except Refused as refusal:
             log.warning("housekeeping was refused with result code %d and goes on in a second", refusal.code)
+        for _ in cluster.drop_all():
+            await asyncio.sleep(0)
 
 
 def _clean(cluster: Cluster, second: int) -> None:

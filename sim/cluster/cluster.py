@@ -1,100 +1,33 @@
-"""The state of the simulated cluster: its nodes, who holds which partition, and each node's own copies of records."""
+"""The state of the simulated cluster: its nodes, who holds which partition, and what all nodes share."""
 
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from enum import StrEnum
-from hashlib import blake2b
-from typing import Protocol
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from geotrain.wire.codes import ResultCode
 from geotrain.wire.partitions import NUM_PARTITIONS, partition_of
-from sim.cluster.config import ClusterConfig, NodeConfig
+from sim.cluster.config import ClusterConfig
 from sim.cluster.execution.indexes import Definition
-from sim.cluster.execution.jobs import Jobs
 from sim.cluster.execution.transactions import MONITORS, Transactions
 from sim.cluster.journal import Journal
+from sim.cluster.metadata import Metadata, TruncateLuts, truncated_before_ms
+from sim.cluster.node import Node, State
 from sim.cluster.records import Record, SetName, check_set_name, is_expired, set_name_of
 from sim.cluster.security import Security
-from sim.cluster.sites.misbehaviour import Misbehaviours
+from sim.cluster.sites.clocks import stops_writes
+from sim.cluster.sites.read_modes import Source, read_mode, source
 from sim.cluster.sites.rebalance import Memory, plan_available, plan_strong, remember
-from sim.cluster.sites.roster import Membership
-from sim.cluster.sites.subclusters import (
-    MAX_CLOCK_SKEW_MS,
-    NOWHERE,
-    Counts,
-    Partition,
-    RecordSet,
-    SubCluster,
-    counts_of,
-    place,
-)
+from sim.cluster.sites.roster import Membership, reclustered
+from sim.cluster.sites.subclusters import Counts, RecordSet, SubCluster, counts_of, place
 from sim.cluster.sites.topology import sub_clusters
 from sim.cluster.values.refused import Refused
+from sim.control import Events
 from sim.wan.model import Network
 
 MAX_SETS = 4095  # as in a real namespace
 
-
-class State(StrEnum):
-    """What has become of a node."""
-
-    UP = "up"
-    PAUSED = "paused"
-    DOWN = "down"
-
-
-class Breakable(Protocol):
-    """A client's connection, as a fault sees it."""
-
-    def abort(self) -> None:
-        """Break the connection."""
-
-    def go_on(self) -> None:
-        """Answer what has waited while the node was paused."""
-
-
-class Node:
-    """One node: where it is, and what it holds."""
-
-    def __init__(self, name: str, host: str, config: NodeConfig) -> None:
-        self.name = name
-        self.node_id = blake2b(name.encode(), digest_size=8).hexdigest().upper()
-        self.rack = config.rack
-        self.host = host
-        self.port = config.port
-        """The configured port, or the one that the node was given where that is 0."""
-        self.site = config.site or name
-        self.state = State.UP
-        self.skew_ms = 0
-        """How far the node's clock is ahead."""
-        self.generation = 0
-        """Of peers, partitions and racks alike: grows with every change of the sub-cluster."""
-        self.memory = Memory(Membership(0, {}))
-        self.view = NOWHERE
-        """The sub-cluster that the node is in."""
-        self.owned: list[list[int]] = []
-        """The partitions of which this node holds copy 0 (as master), copy 1, ..., and that can be served."""
-        self.held: frozenset[int] = frozenset()
-        """All partitions of which this node holds a copy that can be served."""
-        self.sets: dict[bytes, dict[int, Partition]] = {}
-        self.counters: Counter[tuple[str, str, int]] = Counter()
-        """Commands done, by (who sent them, what they do, result code)."""
-        self.jobs = Jobs()
-        """The queries that run on this node, and the last ones that have."""
-        self.connections: set[Breakable] = set()
-        self.addresses = {"": (host, config.port)}
-        """Where clients of a site reach this node; under no name, clients that stand nowhere."""
-        self.misbehaviours: Misbehaviours = deque()
-        self.pending = self.memory.membership
-        """What the roster will be after the next recluster."""
-        self.is_quiescing = config.quiesced
-        self.is_alone = True
-        """Whether the node has been away, so that it has to join the others again."""
-
-    def now_ms(self) -> int:
-        """The node's clock, in milliseconds since 1970."""
-        return time.time_ns() // 1_000_000 + self.skew_ms
+log = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -110,24 +43,52 @@ class Cluster:
         self.security = Security(config.users)
         self.indexes: dict[str, Definition] = {}
         """The secondary indexes, by their names."""
-        self.started_s = time.monotonic()
+        self.modules: dict[str, str] = {}
+        """What users have registered of their functions, by file name, in base64."""
+        self.truncate_luts: TruncateLuts = {}
+        self._drops: deque[Iterator[None]] = deque()
+        """What is dropping records, step by step."""
         self.control_address = ""
         """Where faults are ordered."""
+        self.events = Events()
+        """The faults so far."""
         self.journal: Journal | None = None
         """Where changes of records are written down before they are made, or nowhere."""
         roster = {node.node_id: node.rack for node in self.nodes}
-        quiesced = frozenset(node.node_id for node in self.nodes if config.nodes[node.name].quiesced)
-        for node in self.nodes:
-            node.pending = Membership(1, roster, config.active_rack, quiesced)
-            node.memory = Memory(node.pending)
-            node.memory.versions = [1] * NUM_PARTITIONS
-            node.memory.newest = [1] * NUM_PARTITIONS
-        self.rebalance()
+        membership = Membership(1, roster, config.active_rack)
+        self._begin(membership, membership, regime=0)
 
     @property
     def is_enterprise(self) -> bool:
         """Whether the cluster answers as the Enterprise Edition does."""
         return self.config.edition == "enterprise"
+
+    def _begin(self, membership: Membership, pending: Membership, regime: int) -> None:
+        """Have all nodes start, each with all data."""
+        quiesced = frozenset(node.node_id for node in self.nodes if self.config.nodes[node.name].quiesced)
+        for node in self.nodes:
+            node.pending, node.is_alone = pending._replace(quiesced=quiesced), True
+            node.memory = Memory(membership._replace(quiesced=quiesced), regime)
+            node.memory.versions = [1] * NUM_PARTITIONS
+            node.memory.newest = [1] * NUM_PARTITIONS
+        self.rebalance()
+
+    @property
+    def metadata(self) -> Metadata:
+        """What survives a restart of the process beside the records."""
+        memories = [node.memory for node in self.nodes]
+        return Metadata(
+            regime=max(memory.regime for memory in memories),
+            membership=max((memory.membership for memory in memories), key=lambda found: found.version),
+            pending=max((node.pending for node in self.nodes), key=lambda found: found.version),
+            indexes=self.indexes,
+            truncate_luts=self.truncate_luts,
+        )
+
+    def write_down(self, metadata: Metadata) -> None:
+        """Make sure that this survives a restart of the process. Raises Refused."""
+        if self.journal is not None:
+            self.journal.put_metadata(metadata)
 
     def rebalance(self) -> None:
         """Form the sub-clusters anew after nodes or links have changed; those that stay as they are go on."""
@@ -145,8 +106,10 @@ class Cluster:
             plan = plan_strong(memories, num_copies)
         else:
             plan = plan_available(memories, {node.node_id: node.rack for node in members}, num_copies)
+        for _ in self.drop_all():
+            pass
         for name in self.sets:
-            place(members, plan, name, strong=strong)
+            place(members, plan, name, truncated_before_ms(self.truncate_luts, name), strong=strong)
         view = SubCluster(members, plan)
         self.check_clocks(view)
         pending = max((node.pending for node in members), key=lambda found: found.version)
@@ -155,25 +118,28 @@ class Cluster:
             remember(node.memory, node.node_id, plan)
             node.view, node.is_alone = view, False
             node.generation += 1
-            node.owned = [
-                [pid for pid, owners in enumerate(view.owners) if copy < len(owners) and owners[copy] is node]
-                for copy in range(num_copies)
-            ]
-            node.held = frozenset(pid for column in node.owned for pid in column)
+            node.owned = [[] for _ in range(num_copies)]
+        for pid, owners in enumerate(view.owners):
+            for copy, node in enumerate(owners):
+                node.owned[copy].append(pid)
+        for node in members:
+            node.held = frozenset().union(*node.owned)
+        try:
+            self.write_down(self.metadata)
+        except Refused:
+            log.warning("regime %d can't be written down, and may come again after a restart", plan.regime)
 
     def recluster(self, members: tuple[Node, ...]) -> None:
         """Let a sub-cluster's pending roster, and all quiescing, take effect."""
-        before = members[0].view.membership
-        away = before.quiesced - {node.node_id for node in members}
-        quiesced = away | {node.node_id for node in members if node.is_quiescing}
-        pending = members[0].pending
+        quiescing = {node.node_id: node.is_quiescing for node in members}
+        after = reclustered(members[0].view.membership, members[0].pending, quiescing)
         for node in members:
-            node.memory.membership = Membership(before.version + 1, pending.roster, pending.active_rack, quiesced)
+            node.memory.membership = after
         self.form(members)
 
     def check_clocks(self, view: SubCluster) -> None:
         """Stop writes where the clocks are too far apart for strong consistency, or take them again."""
-        view.stops_writes = self.config.strong_consistency and view.clock_skew_ms > MAX_CLOCK_SKEW_MS
+        view.stops_writes = stops_writes(view.clock_skew_ms, is_strong=self.config.strong_consistency)
 
     @property
     def sites(self) -> set[str]:
@@ -181,37 +147,38 @@ class Cluster:
         return {*(node.site for node in self.nodes), *self.config.client_sites}
 
     def record_set(self, node: Node, name: bytes) -> RecordSet:
-        """The set `name` as the node's sub-cluster has it, made on its first use. Raises Refused for a bad name."""
+        """The set `name` as the node's sub-cluster has it. Its first record makes it. Raises Refused for a bad name."""
         known = self.sets.get(name)
-        if known is None:
-            check_set_name(name)
-            if len(self.sets) >= MAX_SETS:
-                raise Refused(ResultCode.FORBIDDEN)
-            known = self.sets[name] = set_name_of(self.config.namespace, name)
-            for each in self.nodes:
-                each.sets[name] = {pid: {} for pid in range(NUM_PARTITIONS)}
-        return node.view.record_set(known)
+        if known is not None:
+            return node.view.record_set(known)
+        check_set_name(name)
+        return RecordSet(set_name_of(self.config.namespace, name), node.view)
 
-    def find(self, node: Node, set_name: bytes, digest: bytes, *, relaxed: bool = True) -> Record | None:
-        """A record as `node` reads it.
+    def source(self, node: Node, info3: int, pid: int) -> Source:
+        """Whose copy answers a read that comes to `node`. info3: the request's third flag byte."""
+        return source(
+            read_mode(info3),
+            is_strong=self.config.strong_consistency,
+            is_served=pid not in node.view.unavailable,
+            has_copy=node.memory.versions[pid] > 0,
+        )
 
-        relaxed: from the node's own copy where it holds one; otherwise, and else, from the acting master's.
-        """
+    def find(self, node: Node, set_name: bytes, digest: bytes, *, from_own: bool) -> Record | None:
+        """A record in the copy that the node itself holds, or in the acting master's."""
         if set_name not in self.sets:
             return None
-        pid = partition_of(digest)
-        if relaxed and (pid in node.held or pid in node.view.unavailable):
-            return node.sets[set_name][pid].get(digest)
-        return self.record_set(node, set_name).copies[pid][0].get(digest)
+        if from_own:
+            return node.copy(set_name, partition_of(digest)).get(digest)
+        return self.record_set(node, set_name).get(digest)
 
     def set_with(self, node: Node, digest: bytes) -> bytes:
         """The set that a record is in whose request names none: a digest says it all. None has it: no set."""
-        pid = partition_of(digest)
+        is_unavailable = partition_of(digest) in node.view.unavailable
         for name in (b"", *self.sets):
-            if name in self.sets and name != MONITORS:
-                copy = next(iter(self.record_set(node, name).copies[pid]), node.sets[name][pid])
-                if digest in copy or self.transactions.holder((name, digest)):
-                    return name
+            if name == MONITORS:
+                continue
+            if self.find(node, name, digest, from_own=is_unavailable) or self.transactions.holder((name, digest)):
+                return name
         return b""
 
     def count(self, node: Node, name: bytes, pids: Iterable[int] | None = None) -> Counts:
@@ -219,23 +186,34 @@ class Cluster:
         owner = self.record_set(node, name)
         counts = [owner.counts(pid) for pid in owner.filled & (node.held if pids is None else frozenset(pids))]
         if pids is None:
-            counts += [counts_of(node.sets[name][pid]) for pid in node.view.unavailable]
+            counts += [
+                counts_of(node.copy(name, pid)) for pid in node.view.unavailable & node.sets.get(name, {}).keys()
+            ]
         return Counts(*map(sum, zip(Counts(0, 0, 0), *counts, strict=True)))
 
     def put(self, owner: RecordSet, digest: bytes, record: Record | None) -> None:
         """Make this the next version of a record on every node that holds it; None leaves nothing.
 
-        All that changes a record passes here, but for what is dropped where nothing is written down.
+        All that changes a record passes here, but for what is dropped where nothing is written down. Raises Refused.
         """
+        self._know(owner.name)
         if self.journal is not None:
             self.journal.put(owner.name, digest, record)
         owner.put(digest, record)
 
     def hold(self, owner: RecordSet, digest: bytes, record: Record | None, transaction: int, deadline: int) -> None:
-        """Keep what a transaction writes to a record until the transaction ends."""
+        """Keep what a transaction writes to a record until the transaction ends. Raises Refused."""
+        self._know(owner.name)
         if self.journal is not None:
             self.journal.put(owner.name, digest, record, transaction, deadline)
         self.transactions.write(transaction, deadline, (owner.name.name, digest), record)
+
+    def _know(self, name: SetName) -> None:
+        """Count a set that gets its first record. Raises Refused where there are too many."""
+        if name.name not in self.sets:
+            if len(self.sets) >= MAX_SETS:
+                raise Refused(ResultCode.FORBIDDEN)
+            self.sets[name.name] = name
 
     def release(self, owner: RecordSet, digest: bytes, transaction: int) -> None:
         """Forget what a transaction has written to a record."""
@@ -246,39 +224,78 @@ class Cluster:
     def keep_in(self, journal: Journal) -> None:
         """Take in what the journal holds, and write down every change from now on."""
         for record, transaction, deadline in journal.entries():
+            self._know(set_name_of(self.config.namespace, record.set_name))
             if transaction:
                 self.transactions.write(transaction, deadline, (record.set_name, record.digest), record)
-            else:
-                self.put(self.record_set(self.nodes[0], record.set_name), record.digest, record)
+                continue
+            pid = partition_of(record.digest)
+            for node in self.nodes:
+                node.sets.setdefault(record.set_name, {}).setdefault(pid, {})[record.digest] = record
         self.journal = journal
+        kept = journal.metadata or self.metadata
+        self.indexes, self.truncate_luts = kept.indexes, kept.truncate_luts
+        strangers = [node.name for node in self.nodes if node.node_id not in kept.membership.roster]
+        if strangers and self.config.strong_consistency:
+            log.warning("not on the roster that data_dir has kept, and so without data: %s", ", ".join(strangers))
+        self._begin(kept.membership, kept.pending, kept.regime)
+
+    def set_indexes(self, indexes: dict[str, Definition]) -> None:
+        """Have these secondary indexes and no others. Raises Refused where the disk is full."""
+        self.write_down(self.metadata._replace(indexes=indexes))
+        self.indexes = indexes
 
     def truncate(self, node: Node, set_name: bytes | None, before_ms: int) -> None:
-        """Drop the records of a set (None: of all sets) that were last written before a moment."""
+        """Have the records of a set (None: of all sets) dropped that were last written before a moment.
 
-        def older(copy: Partition) -> list[bytes]:
-            return [digest for digest, record in copy.items() if record.last_update_ms < before_ms]
-
-        self._drop(node, set_name, older)
+        It is decided at once and done by `drop_all`. Raises Refused where the disk is full.
+        """
+        luts = self.truncate_luts | {set_name: max(before_ms, self.truncate_luts.get(set_name, 0))}
+        self.write_down(self.metadata._replace(truncate_luts=luts))
+        self.truncate_luts = luts
+        self._drops.append(self._drop(node, set_name, lambda record: record.last_update_ms < before_ms, is_kept=False))
 
     def remove_expired(self, now_ms: int) -> None:
-        """Drop the records whose time is over."""
+        """Have the records dropped whose time is over, by `drop_all`."""
+        for view in {node.view: None for node in self.nodes if node.state is State.UP}:
+            expired = partial(is_expired, now_ms=now_ms)
+            self._drops.append(self._drop(view.members[0], None, expired, is_kept=self.journal is not None))
 
-        def expired(copy: Partition) -> list[bytes]:
-            return [digest for digest, record in copy.items() if record.void_time and is_expired(record, now_ms)]
+    @property
+    def num_drops(self) -> int:
+        """How many truncations and the like are under way."""
+        return len(self._drops)
 
-        for view in {node.view for node in self.nodes if node.state is State.UP}:
-            self._drop(view.members[0], None, expired)
+    def drop_all(self) -> Iterator[None]:
+        """Bring truncations and the like to their end, in steps; whoever else does so meanwhile shares in the work."""
+        while self._drops:
+            try:
+                next(self._drops[0])
+            except StopIteration:
+                self._drops.popleft()
+            yield
 
-    def _drop(self, node: Node, set_name: bytes | None, dropped: Callable[[Partition], list[bytes]]) -> None:
-        """Drop what `dropped` names of a copy; all copies are alike. Raises Refused where the disk is full."""
-        for name in self.sets:
-            if set_name not in (None, name):
-                continue
-            owner = self.record_set(node, name)
-            for pid, copies in enumerate(owner.copies):
-                gone = dropped(copies[0]) if copies else []
-                if self.journal is None and gone and len(gone) == len(copies[0]):
+    def _drop(
+        self, node: Node, set_name: bytes | None, is_gone: Callable[[Record], bool], *, is_kept: bool
+    ) -> Iterator[None]:
+        """Drop records from a sub-cluster, a partition a step; all copies are alike.
+
+        is_kept: whether the journal would bring them back, and so has to hear of it.
+        """
+        for name in [name for name in self.sets if set_name in (None, name)]:
+            for pid in list(self.record_set(node, name).filled):
+                owner = self.record_set(node, name)
+                records = owner.records(pid)
+                gone = [digest for digest, record in records.items() if is_gone(record)]
+                if is_kept:
+                    try:
+                        for digest in gone:
+                            self.put(owner, digest, None)
+                    except Refused:
+                        log.warning("expired records can't be removed from a full disk, and stay for now")
+                        return
+                elif len(gone) == len(records):
                     owner.clear(pid)
-                    continue
-                for digest in gone:
-                    self.put(owner, digest, None)
+                else:
+                    for digest in gone:
+                        owner.put(digest, None)
+                yield

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from zlib import crc32
 
 from geotrain.errors import ConfigError, DataError
-from geotrain.wire.codes import INFO2_DELETE, INFO2_DURABLE_DELETE, INFO2_WRITE, Field, ResultCode
+from geotrain.wire.codes import DIGEST_BYTES, INFO2_DELETE, INFO2_DURABLE_DELETE, INFO2_WRITE, Field, ResultCode
 from geotrain.wire.messages import HEADER_BYTES, decode_message, pack_header
+from sim.cluster.metadata import Metadata, TruncateLuts, decode, encode, truncated_before_ms
 from sim.cluster.records import Record, SetName, make_tombstone, set_name_of, shape_of
 from sim.cluster.values.refused import Refused
 
@@ -26,6 +27,8 @@ COMPACTION_FACTOR = 4  # the file may grow to this many times what it had after 
 _HEADER = struct.Struct(">III")  # the size of the body, its checksum, and the checksum of these two
 _PREFIX = struct.Struct(">QQI")  # the body: last update in ms, transaction and its deadline (or 0), and a message
 _TRANSACTION = slice(8, 16)
+_TRANSACTION_BYTES = 8
+_METADATA = b"{"  # with which the text of the metadata begins, and no record before the year 300,000
 _CHECKED_HEADER_BYTES = 8
 
 log = logging.getLogger(__name__)
@@ -44,33 +47,46 @@ class Entry(NamedTuple):
 
 class Journal:
     """The file of one namespace. Every entry is a version of a record, a tombstone, or a removal; the last one counts.
+    Among them are versions of the metadata, as text.
 
     Rows are kept as the messages that they are; the other two as the message that asks for such a delete. What a
     transaction writes is kept beside the committed version, until it is removed in the name of the transaction.
     """
 
     def __init__(self, data_dir: Path, namespace: str) -> None:
-        """Open the file, or begin it. Raises ConfigError where it is in use, DataError where it is damaged."""
-        data_dir.mkdir(parents=True, exist_ok=True)
+        """Open the file, or begin it. Raises ConfigError where it can't be used, DataError where it is damaged."""
         self._namespace = namespace
         self._path = data_dir / f"{namespace}.records"
         self._fresh = self._path.with_suffix(".compacted")
-        self._lock = (data_dir / f"{namespace}.lock").open("w")
+        self._is_torn = False
+        """Whether a part of an entry may stand at the end of the file, which has to go before the next one."""
+        self.metadata: Metadata | None = None
+        """As it was when the file was opened."""
         try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = (data_dir / f"{namespace}.lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open(self._compacted())
         except BlockingIOError:
             raise ConfigError(
                 f"data_dir: {data_dir} is in use by another cluster", "Stop that cluster, or choose another folder."
             ) from None
-        self._is_torn = False
-        """Whether a part of an entry may stand at the end of the file, which has to go before the next one."""
-        self._open(self._compacted())
+        except OSError as error:
+            raise ConfigError(
+                f"data_dir: {error.filename or self._path}: {error.strerror}",
+                "Make it writable, make room on its disk, or choose another folder.",
+            ) from None
 
     def entries(self) -> Iterator[Entry]:
-        """All that was kept. For a journal just opened."""
+        """All records that were kept. For a journal just opened."""
         set_names: dict[bytes, SetName] = {}
         for body in bodies(self._path.read_bytes()):
-            yield _decode(body, self._namespace, set_names)
+            if not body.startswith(_METADATA):
+                yield _decode(body, self._namespace, set_names)
+
+    def put_metadata(self, metadata: Metadata) -> None:
+        """Write down the next version of the metadata. Raises Refused where the disk is full."""
+        self._append(encode(metadata))
 
     def put(
         self, owner: SetName, digest: bytes, record: Record | None, transaction: int = 0, deadline: int = 0
@@ -127,7 +143,7 @@ class Journal:
         latest: dict[bytes, bytes] = {}
         if self._path.exists():
             try:
-                latest = _latest(bodies(self._path.read_bytes()))
+                latest, self.metadata = _latest(bodies(self._path.read_bytes()))
             except Damaged as damage:
                 raise DataError(
                     f"data_dir: {self._path} is damaged at byte {damage.at}",
@@ -179,17 +195,35 @@ def bodies(data: bytes) -> Iterator[bytes]:
         at = end
 
 
-def _latest(entries: Iterable[bytes]) -> dict[bytes, bytes]:
-    """The last entry of every record, by transaction, digest and set; none for what was removed."""
+def _latest(entries: Iterable[bytes]) -> tuple[dict[bytes, bytes], Metadata | None]:
+    """The last entry of every record, by transaction, digest and set, and that of the metadata, by its first byte.
+
+    There is none for what was removed or truncated.
+    """
     latest: dict[bytes, bytes] = {}
     for body in entries:
+        if body.startswith(_METADATA):
+            latest[_METADATA] = body
+            continue
         message, _ = decode_message(body, _PREFIX.size)
         name = body[_TRANSACTION] + message.fields[Field.DIGEST] + message.fields.get(Field.SET, b"")
         if message.info2 and not message.info2 & INFO2_DURABLE_DELETE:
             latest.pop(name, None)
         else:
             latest[name] = body
-    return latest
+    if _METADATA not in latest:
+        return latest, None
+    metadata = decode(latest[_METADATA])
+    luts = metadata.truncate_luts
+    return {name: body for name, body in latest.items() if not _is_truncated(name, body, luts)}, metadata
+
+
+def _is_truncated(name: bytes, body: bytes, luts: TruncateLuts) -> bool:
+    """Whether an entry was truncated: one of a transaction is not, as long as that is open."""
+    if name == _METADATA or any(name[:_TRANSACTION_BYTES]):
+        return False
+    last_update_ms, _, _ = _PREFIX.unpack_from(body)
+    return bool(last_update_ms < truncated_before_ms(luts, name[_TRANSACTION_BYTES + DIGEST_BYTES :]))
 
 
 def _decode(body: bytes, namespace: str, set_names: dict[bytes, SetName]) -> Entry:

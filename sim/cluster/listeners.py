@@ -6,8 +6,9 @@ import ssl
 from functools import partial
 
 from geotrain.errors import ConfigError
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
 from sim.cluster.config import ClusterConfig
+from sim.cluster.node import Node
 from sim.cluster.server import Connection
 from sim.wan import proxy
 

@@ -3,30 +3,28 @@
 import hmac
 import secrets
 import time
-import warnings
 from collections.abc import Mapping
 
-from geotrain.errors import ConfigError
+import bcrypt
+
 from geotrain.wire import admin
 from geotrain.wire.admin import AdminField, Command
 from geotrain.wire.codes import ResultCode
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # gone from Python 3.13 on, and this is 3.11
-    import crypt
-
 SESSION_S = 86_400
-_SALT = "$2a$10$7EqJtq98hPqEX7fNZaFWoO"
+_SALT = b"$2a$10$7EqJtq98hPqEX7fNZaFWoO"
 """With this salt every client hashes every password (bcrypt), so that the server never sees it in clear."""
+
+_MAX_HASHED_BYTES = 72  # bcrypt takes no notice of what comes behind
 
 
 class Security:
     """The users of a cluster, and their sessions."""
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
-        """passwords: by user. Raises ConfigError where this system has no bcrypt."""
+        """passwords: by user."""
         self._passwords = {user.encode(): password.encode() for user, password in passwords.items()}
-        self._hashes = {user.encode(): _hash(password) for user, password in passwords.items()}
+        self._hashes = {user.encode(): hash_of(password) for user, password in passwords.items()}
         self._sessions: dict[bytes, tuple[bytes, float]] = {}
         """By token: the user, and until when the session lasts."""
 
@@ -75,11 +73,6 @@ class Security:
         return ResultCode.OK if time.monotonic() < until_s else ResultCode.EXPIRED_SESSION
 
 
-def _hash(password: str) -> bytes:
-    hashed = crypt.crypt(password, _SALT)
-    if not hashed or not hashed.startswith(_SALT):
-        raise ConfigError(
-            "users: this system's C library has no bcrypt, with which clients hash passwords",
-            "Run the simulated cluster on Linux with glibc or musl, or without users.",
-        )
-    return hashed.encode()
+def hash_of(password: str) -> bytes:
+    """What a client sends in place of a password."""
+    return bcrypt.hashpw(password.encode()[:_MAX_HASHED_BYTES], _SALT)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from geotrain.errors import ConfigError
 from geotrain.program import run_program
 from sim import control
-from sim.control import Orders
+from sim.control import Events, Orders
 from sim.wan import proxy
 from sim.wan.config import WanConfig, register
 from sim.wan.faults import LinkFaults
@@ -45,7 +45,7 @@ async def _serve(config: WanConfig) -> None:
         servers.append(server)
         host, port = server.sockets[0].getsockname()[:2]
         log.info("route %s: %s:%s, from %s to %s", name, host, port, route.site, route.target_site)
-    orders = Orders(LinkFaults(network, sites, lambda: None).commands)
+    orders = Orders(LinkFaults(network, sites, lambda: None).commands, Events())
     control_server, control_port = await control.listen(orders, "127.0.0.1", config.control_port)
     log.info("faults are ordered at 127.0.0.1:%d", control_port)
     log.info("simulated wide area ready")

@@ -23,7 +23,7 @@ class LinkFaults:
         self._when_changed()
 
     async def heal(self, values: dict[str, str]) -> None:
-        """heal:site=S, or heal:from=S;to=T, or heal for all links. What has waited arrives."""
+        """heal:site=S, or heal:from=S;to=T, or heal for all links: no longer cut or slow. What has waited arrives."""
         links = self._links(values) if values else self._network.links()
         for link in links:
             link.is_up = True
@@ -32,7 +32,7 @@ class LinkFaults:
             link.heal()
 
     async def slow(self, values: dict[str, str]) -> None:
-        """slow:site=S or slow:from=S;to=T, with delay_ms, jitter_ms, bytes_per_s: what the links are from now on."""
+        """slow:site=S or slow:from=S;to=T, with delay_ms, jitter_ms, bytes_per_s: what links are until they heal."""
         quality = LinkQuality(
             delay_ms=number(values, "delay_ms"),
             jitter_ms=number(values, "jitter_ms"),

@@ -46,7 +46,7 @@ class Link:
     """One direction between two sites."""
 
     def __init__(self, quality: LinkQuality, random: Random) -> None:
-        self.quality = quality
+        self.quality = self._configured = quality
         self.is_up = True
         self._random = random
         self._is_free_at_s = 0.0
@@ -61,7 +61,8 @@ class Link:
         """When bytes that are sent now have all arrived. Bytes sent before them, on any connection, go first."""
         if self.quality.bytes_per_s:
             now_s = max(now_s, self._is_free_at_s) + num_bytes / self.quality.bytes_per_s
-            self._is_free_at_s = now_s
+            if num_bytes:
+                self._is_free_at_s = now_s
         return now_s + self.delay_s()
 
     def when_up(self, resume: Callable[[], None]) -> None:
@@ -73,8 +74,8 @@ class Link:
         self.is_up = False
 
     def heal(self) -> None:
-        """Let everything through again."""
-        self.is_up = True
+        """Let everything through again, as fast as it is configured."""
+        self.is_up, self.quality, self._is_free_at_s = True, self._configured, 0.0
         waiting, self._waiting = self._waiting, []
         for resume in waiting:
             resume()
@@ -105,6 +106,10 @@ class Network:
         """Whether two sites reach each other, both ways."""
         return self.link(a, b).is_up and self.link(b, a).is_up
 
+    def arrival_s(self, a: str, b: str, now_s: float, num_bytes: int = 0) -> float:
+        """When a message has arrived at b that leaves a now."""
+        return now_s if a == b else self.link(a, b).arrival_s(now_s, num_bytes)
+
     def round_trip_s(self, a: str, b: str) -> float:
-        """How long a question and its answer take now."""
+        """How long a question and its answer take now, where both are short."""
         return 0.0 if a == b else self.link(a, b).delay_s() + self.link(b, a).delay_s()

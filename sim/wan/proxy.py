@@ -2,13 +2,33 @@
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sim.wan.model import Link, Network
 
+CONNECT_DEADLINE_S = 5.0
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # on the way in one direction of a connection; then its sender has to wait
 MAX_PIECE_BYTES = 64 * 1024  # so that connections share a link's bandwidth evenly
+
+log = logging.getLogger(__name__)
+
+Observe = Callable[[bytes], None]
+"""Sees bytes as they set out."""
+
+
+def _look_away(data: bytes) -> None:
+    pass
+
+
+class Observer(NamedTuple):
+    """Sees all bytes of one connection, before links do anything to them."""
+
+    up: Observe = _look_away
+    """From the client to the target."""
+    down: Observe = _look_away
 
 
 class Channel:
@@ -82,7 +102,9 @@ class Channel:
 class End(asyncio.Protocol):
     """One end of a carried connection. Takes what arrives on its socket to the other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Observe) -> None:
+        """observe: sees what arrives on the socket."""
+        self._observe = observe
         self.transport: asyncio.Transport | None = None
         self.channel: Channel | None = None
         """The way to the other end."""
@@ -103,6 +125,7 @@ class End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Send on; wait where too much is on its way."""
         assert self.channel is not None
+        self._observe(data)
         self.channel.send(data)
         if self.channel.num_waiting_bytes > MAX_WAITING_BYTES and self.transport is not None:
             self.transport.pause_reading()
@@ -149,16 +172,26 @@ class End(asyncio.Protocol):
 
 
 async def listen(
-    network: Network, here: str, there: str, address: tuple[str, int], target: tuple[str, int]
+    network: Network,
+    here: str,
+    there: str,
+    address: tuple[str, int],
+    target: tuple[str, int],
+    observer: Callable[[], Observer] = Observer,
 ) -> asyncio.Server:
-    """Carry what connects to `address`, on site `here`, to the target on site `there`. Raises OSError."""
+    """Carry what connects to `address`, on site `here`, to the target on site `there`. Raises OSError.
+
+    observer: makes one for each connection.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
-    async def connect(near: End) -> None:
+    async def connect(near: End, observe: Observe) -> None:
         loop = asyncio.get_running_loop()
         try:
-            _, far = await loop.create_connection(End, *target)
-        except OSError:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                _, far = await loop.create_connection(lambda: End(observe), *target)
+        except OSError as error:
+            log.warning("%s: %s:%d can't be reached: %s", here, *target, error)
             if near.transport is not None:
                 near.transport.abort()
             return
@@ -168,9 +201,13 @@ async def listen(
         near.channel.open_after(network.round_trip_s(here, there))  # TCP's handshake
 
     class Near(End):
+        def __init__(self) -> None:
+            up, self._observe_down = observer()
+            super().__init__(up)
+
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            task = asyncio.get_running_loop().create_task(connect(self))
+            task = asyncio.get_running_loop().create_task(connect(self, self._observe_down))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 

@@ -5,6 +5,7 @@ import aerospike
 import pytest
 from aerospike import exception
 from aerospike import predicates as p
+from aerospike_helpers import cdt_ctx as ctx
 from aerospike_helpers import expressions as exp
 from aerospike_helpers.operations import list_operations as lists
 from aerospike_helpers.operations import operations as op
@@ -134,3 +135,49 @@ def test_a_background_query_writes_to_all_that_it_finds(client: Any, cluster: Cl
         pass
     found = [client.get(key)[2] for key in keys]
     assert found == [{"n": n + 1000, "seen": 1} if n < 50 else {"n": n} for n in range(200)]
+
+
+@pytest.fixture
+def nested(client: Any, cluster: ClusterUnderTest) -> Iterator[Callable[[Any], list[int]]]:
+    """Finds the numbers of records `{"n": n, "at": {"site": [n % 3, ...]}}` by an index, and drops that afterwards."""
+    namespace, name = cluster.namespace, "test-nested-indexes"
+    client.truncate(namespace, name, 0)
+    for n in range(30):
+        client.put((namespace, name, n), {"n": n, "at": {"site": [n % 3, "elsewhere"]}})
+
+    def find(where: Callable[[Any], None]) -> list[int]:
+        query = client.query(namespace, name)
+        where(query)
+        return sorted(record[2]["n"] for record in query.results())
+
+    yield find
+    client.index_remove(namespace, "test_nested")
+
+
+def test_an_index_can_be_on_a_part_of_a_nested_value(
+    client: Any, cluster: ClusterUnderTest, nested: Callable[[Any], list[int]]
+) -> None:
+    path = [ctx.cdt_ctx_map_key("site"), ctx.cdt_ctx_list_index(0)]
+    namespace, name = cluster.namespace, "test-nested-indexes"
+    client.index_single_value_create(namespace, name, "at", aerospike.INDEX_NUMERIC, "test_nested", ctx=path)
+    assert nested(lambda query: query.where(p.equals("at", 2), path)) == list(range(2, 30, 3))
+    with pytest.raises(exception.IndexNotFound):
+        nested(lambda query: query.where(p.equals("at", 2)))
+
+
+def test_an_index_can_be_on_the_value_of_an_expression(
+    client: Any, cluster: ClusterUnderTest, nested: Callable[[Any], list[int]]
+) -> None:
+    tens = exp.Div(exp.IntBin("n"), 10).compile()
+    client.index_expr_create(
+        cluster.namespace,
+        "test-nested-indexes",
+        aerospike.INDEX_TYPE_DEFAULT,
+        aerospike.INDEX_NUMERIC,
+        tens,
+        "test_nested",
+    )
+    assert nested(lambda query: query.where_with_expr(tens, p.equals(None, 1))) == list(range(10, 20))
+    assert nested(lambda query: query.where_with_index_name("test_nested", p.between(None, 1, 2))) == list(
+        range(10, 30)
+    )

@@ -23,6 +23,14 @@ def other(cluster: ClusterUnderTest) -> Iterator[Any]:
         yield client
 
 
+def test_aerospike_py_connects_to_every_node(other: Any, cluster: ClusterUnderTest) -> None:
+    assert other.is_connected()
+    names = set(other.get_node_names())
+    assert len(names) == len(other.get_node_names()) >= len(cluster.rack_ids)
+    assert {answer.node_name for answer in other.info_all("node")} == names
+    assert all(answer.response.strip().endswith(answer.node_name) for answer in other.info_all("node"))
+
+
 def test_aerospike_py_puts_and_gets(other: Any, cluster: ClusterUnderTest, set_name: str) -> None:
     key = (cluster.namespace, set_name, "k")
     bins = {"n": 1, "x": 0.5, "text": "é", "raw": b"\0", "list": [1, "a"], "map": {"a": 1}}

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from sim.processes import Supervisor
-from sim.relay import Counts, Link, read_counts
+from sim.relay import Counts, SiteLink, read_counts
+from sim.wan import proxy
+from sim.wan.model import Network
+
+ANY = "127.0.0.1", 0
 
 
 async def echo_in_upper_case(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,9 +28,9 @@ def exchange(folder: Path, messages: list[bytes], *, max_bytes: int = 1 << 20) -
 
     async def scenario() -> tuple[list[bytes], Counts]:
         coordinator = await asyncio.start_server(echo_in_upper_case, "127.0.0.1", 0)
-        target = f"127.0.0.1:{coordinator.sockets[0].getsockname()[1]}"
-        link = Link("ewr", target=target, folder=folder, max_bytes=max_bytes)
-        server = await asyncio.start_server(link.serve, "127.0.0.1", 0)
+        target = coordinator.sockets[0].getsockname()
+        link = SiteLink("ewr", folder=folder, max_bytes=max_bytes)
+        server = await proxy.listen(Network((), 0), "ewr", "coordinator", ANY, target, link.observer)
         answers = []
         for message in messages:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -63,20 +67,6 @@ def test_the_capture_stops_at_its_limit_and_says_so_once_but_the_relay_goes_on(
     assert counts == Counts(up=9, down=11, connections=2, captured=4)
     assert (tmp_path / "ewr.1.up").read_bytes() == b"abcd"
     assert capsys.readouterr().out.count("capture stopped at its limit of 4 bytes") == 1
-
-
-def test_a_site_that_dials_before_the_coordinator_is_there_is_hung_up_on(tmp_path: Path) -> None:
-    async def scenario() -> bytes:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            target = f"127.0.0.1:{unused.getsockname()[1]}"
-        link = Link("ewr", target=target, folder=tmp_path, max_bytes=10)
-        async with await asyncio.start_server(link.serve, "127.0.0.1", 0) as server:
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            answer = await reader.read(-1)
-            writer.close()
-        return answer
-
-    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == b""
 
 
 def test_the_counts_on_disk_are_those_of_every_site_and_sigterm_ends_open_connections_in_order(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def clients(cluster: ClusterUnderTest) -> Iterator[list[Any]]:
         client.close()
 
 
-@pytest.mark.parametrize("batch", range(10))
+@pytest.mark.parametrize("batch", range(2))
 def test_histories_without_faults_are_linearizable(clients: list[Any], cluster: ClusterUnderTest, batch: int) -> None:
     for seed in range(batch * 50, (batch + 1) * 50):
         (history,) = record_histories(clients, [(cluster.namespace, "histories", seed)], seed, num_steps=10)

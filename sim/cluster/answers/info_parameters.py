@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from geotrain.wire.codes import ResultCode
 from geotrain.wire.info import decode_parameters
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
+from sim.cluster.node import Node
 
 Answer = Callable[[Cluster, Node, str], str]
 """The value of a name on a node, given the text behind the name's `:` or `/`."""

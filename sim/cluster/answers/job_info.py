@@ -3,8 +3,9 @@
 from geotrain.wire.codes import ResultCode
 from geotrain.wire.info import decode_parameters, encode_parameters
 from sim.cluster.answers.info_parameters import Answer, InfoError
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
 from sim.cluster.execution.jobs import Job
+from sim.cluster.node import Node
 
 
 def _show(cluster: Cluster, node: Node, parameters: str) -> str:

@@ -3,7 +3,8 @@
 from geotrain.wire.codes import ResultCode
 from geotrain.wire.info import encode_parameters
 from sim.cluster.answers.info_parameters import Answer, InfoError, check_namespace, required
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
+from sim.cluster.node import Node
 from sim.cluster.sites.roster import decode_roster, encode_roster
 
 
@@ -33,8 +34,10 @@ def roster_set(cluster: Cluster, node: Node, parameters: str) -> str:
         nodes, active_rack = decode_roster(required(values, "nodes"))
     except ValueError as error:
         raise InfoError(ResultCode.PARAMETER, str(error)) from None
+    pending = node.pending._replace(version=node.pending.version + 1, roster=nodes, active_rack=active_rack)
+    cluster.write_down(cluster.metadata._replace(pending=pending))
     for peer in node.view.members:
-        peer.pending = peer.pending._replace(version=peer.pending.version + 1, roster=nodes, active_rack=active_rack)
+        peer.pending = pending
     return "ok"
 
 

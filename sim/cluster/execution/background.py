@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from geotrain.wire import codes
 from geotrain.wire.codes import Field, ResultCode
 from geotrain.wire.messages import Message
-from sim.cluster.cluster import Cluster, Node, State
+from sim.cluster.cluster import Cluster
 from sim.cluster.execution.commands import execute
 from sim.cluster.execution.indexes import Lookup, lookup_of
 from sim.cluster.execution.jobs import Job
 from sim.cluster.execution.query import records_of, wanted
 from sim.cluster.expression.expressions import filter_of
+from sim.cluster.node import Node, State
 from sim.cluster.records import since_epoch
 from sim.cluster.values import operations
 from sim.cluster.values.refused import Refused
@@ -46,14 +47,18 @@ def _check(cluster: Cluster, request: Message) -> Lookup | None:
 def _perform(
     cluster: Cluster, node: Node, request: Message, lookup: Lookup | None, pids: list[int], job: Job
 ) -> Iterator[float]:
-    """Write to the records of one partition after the other, a step each. A node that is killed goes no further."""
+    """Write to the records of one partition after the other, a step each.
+
+    A node that is killed goes no further, nor does it when it is started again: it has forgotten its queries.
+    """
+    jobs = node.jobs
     code = ResultCode.SERVER  # as it stays where the node dies
     job.num_pids = len(pids)
     try:
         for pid in pids:
             while node.state is State.PAUSED:
                 yield _PAUSED_S
-            if node.state is State.DOWN:
+            if node.jobs is not jobs:
                 return
             if job.is_aborted:
                 code = ResultCode.QUERY_ABORT

@@ -7,27 +7,35 @@ from geotrain.wire import codes
 from geotrain.wire.codes import DIGEST_BYTES, Field, ResultCode
 from geotrain.wire.messages import Message
 from geotrain.wire.partitions import partition_of
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
 from sim.cluster.execution.reads import read
 from sim.cluster.execution.requests import Outcome, Request
 from sim.cluster.execution.transactions import (
     MONITORS,
     ROLLS,
     Place,
-    check_version,
     deadline_of,
     id_of,
     is_committed,
     transaction_of,
 )
-from sim.cluster.execution.writes import Target, delete, write
+from sim.cluster.execution.writes import Lock, Target, delete, write
 from sim.cluster.expression.expressions import filter_of
+from sim.cluster.metadata import truncated_before_ms
+from sim.cluster.node import Node
 from sim.cluster.records import live
+from sim.cluster.sites.read_modes import Source
 from sim.cluster.sites.subclusters import RecordSet
 from sim.cluster.values.refused import Refused
 
+_TRANSACTION_KINDS = {
+    codes.INFO4_VERIFY_READ: "verify_read",
+    codes.INFO4_ROLL_FORWARD: "roll_forward",
+    codes.INFO4_ROLL_BACK: "roll_back",
+}
+"""Commands that end a transaction are counted apart."""
+
 _UNSUPPORTED_FIELDS = frozenset({Field.UDF_PACKAGE, Field.UDF_FUNCTION})
-_ALLOW_UNAVAILABLE = codes.INFO3_SC_READ_RELAX | codes.INFO3_SC_READ_TYPE
 
 
 def execute(
@@ -41,6 +49,8 @@ def execute(
         outcome = _execute(cluster, node, kind, request, digest, filter_, now_ms)
     except Refused as refusal:
         outcome = Outcome(refusal.code)
+    if request.info4:
+        kind = next((name for bit, name in _TRANSACTION_KINDS.items() if request.info4 & bit), kind)
     node.counters[source, kind, outcome.result_code] += 1
     return outcome
 
@@ -55,7 +65,8 @@ def _execute(
         return Outcome(ResultCode.PARAMETER)
     if not _UNSUPPORTED_FIELDS.isdisjoint(fields):
         return Outcome(ResultCode.UNSUPPORTED)
-    if (pid := partition_of(digest)) in node.view.unavailable and not _may_be_old(node, kind, request, pid):
+    pid = partition_of(digest)
+    if pid in node.view.unavailable and (kind != "read" or cluster.source(node, request.info3, pid) is Source.NOWHERE):
         return Outcome(ResultCode.UNAVAILABLE)
     matches = filter_of(filter_) if filter_ else None
     transaction = _transaction_of(cluster, fields)
@@ -66,22 +77,18 @@ def _execute(
         return read(cluster, node, request, digest, matches, now_ms, transaction)
     if node.view.stops_writes:
         return Outcome(ResultCode.FORBIDDEN)
-    owner = cluster.record_set(node, fields.get(Field.SET, b""))
+    set_name = fields.get(Field.SET, b"")
+    if now_ms < truncated_before_ms(cluster.truncate_luts, set_name):
+        return Outcome(ResultCode.FORBIDDEN)
+    owner = cluster.record_set(node, set_name)
     place = owner.name.name, digest
     if request.info4 & ROLLS:
         return _roll(cluster, owner, place, transaction, forward=bool(request.info4 & codes.INFO4_ROLL_FORWARD))
-    stored = owner.copies[pid][0].get(digest)
-    holder = cluster.transactions.holder(place)
-    if holder not in (0, transaction):
-        return Outcome(ResultCode.BLOCKED)
-    if transaction:
-        deadline = deadline_of(fields, now_ms)
-        check_version(fields, live(stored, now_ms))
-        stored = cluster.transactions.written(place) if holder else stored
-        present = live(stored, now_ms)
-        target = Target(cluster, owner, digest, now_ms, stored, present, transaction, deadline, bool(holder))
-    else:
-        target = Target(cluster, owner, digest, now_ms, stored, live(stored, now_ms))
+    deadline = deadline_of(fields, now_ms) if transaction else 0
+    committed = owner.get(digest)
+    lock = Lock(transaction, deadline, cluster.transactions.holder(place), live(committed, now_ms))
+    stored = cluster.transactions.written(place) if lock.is_own else committed
+    target = Target(cluster, owner, digest, now_ms, stored, live(stored, now_ms), lock)
     if kind == "delete":
         return delete(target, request, matches)
     return write(target, request, matches)
@@ -90,11 +97,6 @@ def _execute(
 def _with_fields(request: Request, fields: dict[int, bytes]) -> Request:
     """The same command with other fields; rows of a batch may share theirs."""
     return replace(request, fields=fields) if isinstance(request, Message) else request._replace(fields=fields)
-
-
-def _may_be_old(node: Node, kind: str, request: Request, pid: int) -> bool:
-    """Whether a read takes what the node happens to hold of a partition that can't be served."""
-    return kind == "read" and request.info3 & _ALLOW_UNAVAILABLE == _ALLOW_UNAVAILABLE and node.memory.versions[pid] > 0
 
 
 def _transaction_of(cluster: Cluster, fields: Mapping[int, bytes]) -> int:
@@ -123,7 +125,8 @@ def end_overdue_transactions(cluster: Cluster, node: Node, now_ms: int) -> None:
     overdue = cluster.transactions.overdue(now_ms)
     if not overdue:
         return
-    monitors = (record for copies in cluster.record_set(node, MONITORS).copies for record in copies[0].values())
+    kept = cluster.record_set(node, MONITORS)
+    monitors = (record for pid in kept.filled for record in kept.records(pid).values())
     decided = {id_of(record) for record in monitors if not record.is_tombstone and is_committed(record)}
     for transaction, places in overdue.items():
         for place in places:

@@ -4,6 +4,7 @@ An index of the simulation keeps nothing: a query looks through its partitions, 
 """
 
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -11,14 +12,19 @@ from typing import Any, NamedTuple
 from geotrain.wire.codes import Field, Particle, ProtocolError, ResultCode
 from geotrain.wire.messages import HEADER_BYTES, OP_OVERHEAD, Message, encode_field
 from geotrain.wire.particles import decode_value
+from sim.cluster.expression.expression_values import UNKNOWN, encoded
+from sim.cluster.expression.expressions import compiled
 from sim.cluster.records import Record
+from sim.cluster.values.changes import NOTHING, Result
+from sim.cluster.values.nested import element_at, path_of
 from sim.cluster.values.refused import Refused
 
 TYPES = {"numeric": Particle.INTEGER, "integer": Particle.INTEGER, "string": Particle.STRING, "blob": Particle.BLOB}
 """The particles that can be indexed, by the names that definitions use; locations are not simulated."""
 
-SOURCES = ("default", "list", "mapkeys", "mapvalues")
-"""What of a bin is indexed: its value, or the elements, keys or values in it. Queries send the position."""
+SOURCES = ("default", "list", "mapkeys", "mapvalues", "set")
+"""What of a bin is indexed: its value, or the elements, keys or values in it; or only that the record is in the set,
+which helps scans. Queries send the position."""
 
 _INT = struct.Struct(">q")
 _VALUE = struct.Struct("<q")
@@ -32,24 +38,82 @@ class Definition(NamedTuple):
 
     set_name: bytes
     bin: bytes
+    """Empty where an expression says what is indexed, or nothing but the set does."""
     particle: int
     source: int
+    context: bytes = b""
+    """The way from the bin to the part of it that is indexed, packed."""
+    expression: bytes = b""
+
+    @property
+    def whole(self) -> int | None:
+        """The particle of what the indexed values are in, or of the one that is indexed; None for the set."""
+        return (self.particle, Particle.LIST, Particle.MAP, Particle.MAP, None)[self.source]
 
     def values(self, record: Record) -> Iterable[Any]:
         """The values under which the index has a record; none where its bin is of another type or malformed."""
-        op = record.bin(self.bin)
-        wanted = (self.particle, Particle.LIST, Particle.MAP, Particle.MAP)[self.source]
-        if op is None or op[5] != wanted:
-            return ()
         try:
-            found: Any = decode_value(op[5], op[OP_OVERHEAD + len(self.bin) :])
-        except ProtocolError:
+            particle, data = self._indexed(record)
+            if particle != self.whole:
+                return ()
+            found: Any = decode_value(particle, data)
+        except (ProtocolError, Refused):
             return ()
         if self.source == 0:
             return (found,)
         elements = found.values() if SOURCES[self.source] == "mapvalues" else found
         kind = _PYTHON_TYPES[self.particle]
         return (element for element in elements if type(element) is kind)
+
+    def _indexed(self, record: Record) -> Result:
+        """The value of the expression or bin, or the part of it to which the context leads. Raises Refused."""
+        if self.expression:
+            value = compiled(self.expression).evaluate(record, 0)
+            return NOTHING if value is UNKNOWN else encoded(value)
+        op = record.bin(self.bin)
+        if op is None:
+            return NOTHING
+        particle, data = op[5], op[OP_OVERHEAD + len(self.bin) :]
+        return element_at(particle, data, path_of(self.context)) if self.context else (particle, data)
+
+
+_PLAIN_INTEGER = (Particle.INTEGER, 0, b"", b"")
+"""All but the set and the bin of the most usual definition."""
+
+
+class Entries:
+    """How many entries an index has in a set. Counted as records change; what is there before has to be added."""
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+        self.num_records: defaultdict[int, int] = defaultdict(int)
+        """How many records the index has, by partition."""
+        self.num_entries: defaultdict[int, int] = defaultdict(int)
+        self._uses: defaultdict[int, int] = defaultdict(int)
+
+    @property
+    def num_values(self) -> int:
+        """Under how many different values the index has records."""
+        return len(self._uses)
+
+    def add(self, pid: int, record: Record) -> None:
+        """Count a record in."""
+        num_before = self.num_entries[pid]
+        for value in self._definition.values(record):
+            self._uses[order(value)] += 1
+            self.num_entries[pid] += 1
+        self.num_records[pid] += self.num_entries[pid] > num_before
+
+    def remove(self, pid: int, record: Record) -> None:
+        """Count a record out that has been counted in."""
+        num_before = self.num_entries[pid]
+        for value in self._definition.values(record):
+            number = order(value)
+            self.num_entries[pid] -= 1
+            self._uses[number] -= 1
+            if not self._uses[number]:
+                del self._uses[number]
+        self.num_records[pid] -= self.num_entries[pid] < num_before
 
 
 class Lookup(NamedTuple):
@@ -62,7 +126,7 @@ class Lookup(NamedTuple):
     def key(self, record: Record) -> int | None:
         """The number under which the index orders a record that is looked for, or None for any other."""
         definition = self.definition
-        if definition.source == 0 and definition.particle == Particle.INTEGER:  # the most usual one, quickly
+        if definition[2:] == _PLAIN_INTEGER:  # quickly
             op = record.bin(definition.bin)
             value_at = OP_OVERHEAD + len(definition.bin)
             if op is None or op[5] != Particle.INTEGER or len(op) != value_at + _INT.size:
@@ -106,13 +170,12 @@ def lookup_of(indexes: Mapping[str, Definition], request: Message) -> Lookup | N
     fields = request.fields
     if Field.INDEX_RANGE not in fields:
         return None
-    if Field.INDEX_CONTEXT in fields or Field.INDEX_EXPRESSION in fields:
-        raise Refused(ResultCode.UNSUPPORTED)
     bin_name, particle, begin, end = _decode_range(fields[Field.INDEX_RANGE])
     source = int.from_bytes(fields.get(Field.INDEX_TYPE, b""), "big")
     if source >= len(SOURCES) or (particle != Particle.INTEGER and begin != end):
         raise Refused(ResultCode.PARAMETER)
-    wanted = Definition(fields.get(Field.SET, b""), bin_name, particle, source)
+    context, expression = fields.get(Field.INDEX_CONTEXT, b""), fields.get(Field.INDEX_EXPRESSION, b"")
+    wanted = Definition(fields.get(Field.SET, b""), bin_name, particle, source, context, expression)
     if Field.INDEX_NAME in fields:
         found = indexes.get(fields[Field.INDEX_NAME].decode(errors="replace"))
         if found is None:

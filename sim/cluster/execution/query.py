@@ -12,12 +12,13 @@ from geotrain.wire.codes import DIGEST_BYTES, INFO3_PARTITION_DONE, Field, OpCod
 from geotrain.wire.frames import MESSAGE, frame_header
 from geotrain.wire.messages import HEADER_BYTES, Message, pack_header
 from geotrain.wire.partitions import NUM_PARTITIONS, partition_of
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
 from sim.cluster.execution.indexes import keys_of, lookup_of
 from sim.cluster.execution.jobs import Job, number
 from sim.cluster.execution.streams import CHUNK_BYTES, Chunk, last_chunk
 from sim.cluster.execution.transactions import MONITORS
 from sim.cluster.expression.expressions import filter_of
+from sim.cluster.node import Node
 from sim.cluster.records import Record, Shape, since_epoch
 from sim.cluster.values.operations import READS, read_all
 from sim.cluster.values.refused import Refused
@@ -60,10 +61,10 @@ def _check(cluster: Cluster, request: Message) -> None:
     fields = request.fields
     if fields.get(Field.NAMESPACE) != cluster.namespace:
         raise Refused(ResultCode.NAMESPACE)
-    if Field.PARTITION_IDS not in fields and Field.DIGESTS not in fields:
-        raise Refused(ResultCode.PARAMETER)
     if not _UNSUPPORTED_FIELDS.isdisjoint(fields) or any(op.code not in READS for op in request.ops):
         raise Refused(ResultCode.UNSUPPORTED)
+    if Field.PARTITION_IDS not in fields and Field.DIGESTS not in fields:
+        raise Refused(ResultCode.PARAMETER)
 
 
 def _chunks(partitions: Iterator[list[bytes]], rate: int) -> Iterator[Chunk]:
@@ -152,9 +153,9 @@ def records_of(node: Node, set_name: bytes, pid: int, after: bytes, now: int) ->
     `now` is in seconds since 2010, as the void-times are.
     """
     if set_name:
-        partition = node.sets.get(set_name, {}).get(pid, {})
+        partition = node.copy(set_name, pid)
     else:
-        shown = (copies[pid] for name, copies in node.sets.items() if name != MONITORS)
+        shown = (copies[pid] for name, copies in node.sets.items() if pid in copies and name != MONITORS)
         partition = {digest: record for copy in shown for digest, record in copy.items()}
     digests = sorted(partition)
     records = list(map(partition.__getitem__, digests[bisect_right(digests, after) :]))

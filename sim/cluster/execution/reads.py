@@ -2,11 +2,14 @@
 
 from geotrain.wire import codes
 from geotrain.wire.codes import TTL_NEVER, Field, OpCode, ResultCode
-from sim.cluster.cluster import Cluster, Node
+from geotrain.wire.partitions import partition_of
+from sim.cluster.cluster import Cluster
 from sim.cluster.execution.requests import Outcome, Request
 from sim.cluster.execution.transactions import check_version, version_field
 from sim.cluster.expression.expressions import Filter
+from sim.cluster.node import Node
 from sim.cluster.records import Record, live, make_record, since_epoch
+from sim.cluster.sites.read_modes import ReadMode, Source, read_mode
 from sim.cluster.values import operations
 from sim.cluster.values.refused import Refused
 
@@ -23,15 +26,14 @@ def read(
     transaction: int,
 ) -> Outcome:
     """Answer a read. In a transaction, from what it has written itself. Raises Refused."""
-    is_linearizable = request.info3 & codes.INFO3_SC_READ_TYPE and not request.info3 & codes.INFO3_SC_READ_RELAX
-    if is_linearizable and not cluster.is_enterprise:
+    if not cluster.is_enterprise and read_mode(request.info3) is ReadMode.LINEARIZE:
         return Outcome(ResultCode.ENTERPRISE_ONLY)
-    is_relaxed = not cluster.config.strong_consistency or bool(request.info3 & codes.INFO3_SC_READ_RELAX)
     set_name = request.fields.get(Field.SET, b"")
     if transaction and cluster.transactions.holder((set_name, digest)) == transaction:
         record = live(cluster.transactions.written((set_name, digest)), now_ms)
         return _answer(cluster, node, request, record, matches, now_ms)
-    record = live(cluster.find(node, set_name, digest, relaxed=is_relaxed), now_ms)
+    from_own = cluster.source(node, request.info3, partition_of(digest)) is Source.OWN_COPY
+    record = live(cluster.find(node, set_name, digest, from_own=from_own), now_ms)
     if request.info4 & codes.INFO4_VERIFY_READ:
         check_version(request.fields, record)
         return Outcome(ResultCode.OK)

@@ -50,6 +50,11 @@ class Transactions:
         self._open: dict[int, Transaction] = {}
         self._locks: dict[Place, int] = {}
 
+    @property
+    def num_writes(self) -> int:
+        """How many records open transactions have written to."""
+        return len(self._locks)
+
     def holder(self, place: Place) -> int:
         """The transaction that has locked a record, or 0."""
         return self._locks.get(place, 0)

@@ -7,17 +7,50 @@ from geotrain.wire.codes import TTL_DEFAULT, TTL_DONT_UPDATE, TTL_NEVER, Field, 
 from sim.cluster.cluster import Cluster
 from sim.cluster.config import MAX_TTL_S
 from sim.cluster.execution.requests import Outcome, Request
-from sim.cluster.execution.transactions import MONITORS, TRANSACTION_S, check_monitor, check_size, deadline_field
+from sim.cluster.execution.transactions import (
+    MONITORS,
+    TRANSACTION_S,
+    check_monitor,
+    check_size,
+    check_version,
+    deadline_field,
+)
 from sim.cluster.expression.expressions import Filter
 from sim.cluster.records import Bins, Record, make_record, make_tombstone, since_epoch
 from sim.cluster.sites.subclusters import RecordSet
 from sim.cluster.values import operations
+from sim.cluster.values.drafts import Draft
 from sim.cluster.values.refused import Refused
 
 MAX_GENERATION = 0xFFFF
 MAX_BINS = 32_767
 _REPLACES = codes.INFO3_CREATE_OR_REPLACE | codes.INFO3_REPLACE_ONLY
 _MUST_EXIST = codes.INFO3_UPDATE_ONLY | codes.INFO3_REPLACE_ONLY
+
+
+class Lock(NamedTuple):
+    """What transactions have to do with a record that a command may change."""
+
+    transaction: int = 0
+    """The transaction that the command is part of, or 0."""
+    deadline: int = 0
+    """Until when it may last, in seconds since 2010."""
+    holder: int = 0
+    """The transaction that has written the record and not ended, or 0."""
+    committed: Record | None = None
+    """The last version outside of all transactions, if it is alive."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the command's transaction has written the record before."""
+        return self.holder != 0 and self.holder == self.transaction
+
+    def check(self, request: Request) -> None:
+        """Refuse what another transaction keeps from changing, or what the own one has read otherwise."""
+        if self.holder and not self.is_own:
+            raise Refused(ResultCode.BLOCKED)
+        if self.transaction:
+            check_version(request.fields, self.committed)
 
 
 class Target(NamedTuple):
@@ -31,12 +64,7 @@ class Target(NamedTuple):
     """The last version, which may be a tombstone or have expired."""
     present: Record | None
     """The last version, if it is alive."""
-    transaction: int = 0
-    """The transaction that the command is part of, or 0."""
-    deadline: int = 0
-    """Until when the transaction may last, in seconds since 2010."""
-    is_locked: bool = False
-    """Whether the transaction has written the record before."""
+    lock: Lock
 
     @property
     def is_monitor(self) -> bool:
@@ -52,8 +80,8 @@ class Target(NamedTuple):
 
     def put(self, record: Record | None) -> None:
         """Make this the record's next version; None leaves nothing. In a transaction it waits for the commit."""
-        if self.transaction:
-            self.cluster.hold(self.owner, self.digest, record, self.transaction, self.deadline)
+        if self.lock.transaction:
+            self.cluster.hold(self.owner, self.digest, record, self.lock.transaction, self.lock.deadline)
         else:
             self.cluster.put(self.owner, self.digest, record)
 
@@ -86,15 +114,13 @@ def write(target: Target, request: Request, matches: Filter | None) -> Outcome:
     return outcome._replace(num_fields=1, fields=deadline_field(written)) if target.is_monitor else outcome
 
 
-def _draft(target: Target, request: Request, *, replaces: bool) -> operations.Draft:
+def _draft(target: Target, request: Request, *, replaces: bool) -> Draft:
     """The bins that a write begins with."""
     present, now_ms = target.present, target.now_ms
     key, set_name = request.fields.get(Field.KEY, b""), target.owner.name.name
     if present is None:
-        return operations.Draft(
-            {}, digest=target.digest, set_name=set_name, key=key, last_update_ms=now_ms, now_ms=now_ms
-        )
-    return operations.Draft(
+        return Draft({}, digest=target.digest, set_name=set_name, key=key, last_update_ms=now_ms, now_ms=now_ms)
+    return Draft(
         {} if replaces else present.bins(),
         digest=target.digest,
         set_name=set_name,
@@ -163,18 +189,19 @@ def _remove(target: Target, request: Request) -> None:
 
 
 def _refusal(target: Target, request: Request, matches: Filter | None, *, must_exist: bool) -> ResultCode | None:
-    """Why a record can't be written or deleted as asked, or None; in a server's order of checks."""
+    """Why a record can't be written or deleted as asked, or None; in a server's order of checks. Raises Refused."""
     present = target.present
-    if present is None:
-        if must_exist:
-            return ResultCode.NOT_FOUND
-        return None if _generation_fits(request, 0) else ResultCode.GENERATION
-    if request.info2 & codes.INFO2_CREATE_ONLY:
+    if present is None and must_exist:
+        return ResultCode.NOT_FOUND
+    target.lock.check(request)
+    if present is not None and request.info2 & codes.INFO2_CREATE_ONLY:
         return ResultCode.EXISTS
-    if target.is_locked and request.info4 & codes.INFO4_ON_LOCKING_ONLY:
+    if target.lock.is_own and request.info4 & codes.INFO4_ON_LOCKING_ONLY:
         return ResultCode.ALREADY_LOCKED
-    if not _generation_fits(request, present.generation):
+    if not _generation_fits(request, 0 if present is None else present.generation):
         return ResultCode.GENERATION
+    if present is None:
+        return None
     if matches is not None and not matches(present, target.now_ms):
         return ResultCode.FILTERED_OUT
     key = request.fields.get(Field.KEY)

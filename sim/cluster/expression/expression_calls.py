@@ -157,27 +157,35 @@ def matches_regex(arguments: list[bytes], compiled: Compile) -> Node:
         raise Refused(ResultCode.PARAMETER)
     if not _is_modest(pattern):
         raise Refused(ResultCode.PARAMETER)
-    regex = _Regex(pattern, flags)
+    regex = regex_of(pattern, flags)
 
     def evaluate(record: Subject, now_ms: int) -> Any:
         value = subject.evaluate(record, now_ms)
-        return UNKNOWN if value is UNKNOWN else regex.matches(value.encode(errors="surrogateescape"))
+        text = b"" if value is UNKNOWN else value.encode(errors="surrogateescape")
+        return UNKNOWN if value is UNKNOWN or len(text) > _MAX_TEXT_BYTES else regex.matches(text)
 
     return Node(BOOL, evaluate)
 
 
 _C = ctypes.CDLL(None)  # a server matches with its C library, and so does this
+_EXTENDED = 1  # REG_EXTENDED
 _REGEX_BYTES = 256  # no library's compiled expression is as large
 _MAX_PATTERN_BYTES = 1024
+_MAX_TEXT_BYTES = 4096  # the worst pattern takes some 0.4 s and 60 MB for that many
 _MAX_GROUPS = 100  # the library calls itself for each that is in another, until its stack is full
-_MAX_COPIES = 1000
+_MAX_COPIES = 255  # as many as POSIX asks for
 _MAX_EXPANDED_BYTES = 64 * 1024  # each becomes some 300 bytes of the compiled expression
 _REPEATS = re.compile(rb"\{(\d*)(,?)(\d*)|(?<=[)}+*?])\\?\+")
 """What makes the library copy the part before it: bounds, and `+` where that part is more than a character."""
 
+_REFERENCE = re.compile(rb"(?<!\\)(?:\\\\)*\\[1-9]")
+"""What makes the library try one way after the other: that a group comes again. Without it, it tries all at once."""
+
 
 def _is_modest(pattern: bytes) -> bool:
-    """Whether a pattern is compiled with little memory and stack."""
+    """Whether a pattern is compiled with little memory and stack, and matched in little time."""
+    if _REFERENCE.search(pattern):
+        return False
     if len(pattern) > _MAX_PATTERN_BYTES or pattern.count(b"(") > _MAX_GROUPS:
         return False
     num_copies = _num_copies(pattern)
@@ -206,5 +214,26 @@ class _Regex:
         weakref.finalize(self, _C.regfree, self._compiled)
 
     def matches(self, text: bytes) -> bool:
-        """Whether it is found anywhere in the text."""
+        """Whether it is found in the text."""
         return bool(_C.regexec(self._compiled, ctypes.c_char_p(text), 0, None, 0) == 0)
+
+
+def regex_of(pattern: bytes, flags: int) -> _Regex:
+    """An expression that is found where the pattern is, anywhere in a text. Raises Refused.
+
+    It begins with all that may go before it, so that the library does not begin anew at every byte of a text.
+    """
+    pattern = pattern.partition(b"\0")[0]  # where it ends in C
+    opening, closing = (b"(", b")") if flags & _EXTENDED else (rb"\(", rb"\)")
+    _Regex(pattern, flags)
+    if _is_regex(opening + pattern, flags):  # a parenthesis in it that closes nothing would close ours
+        raise Refused(ResultCode.PARAMETER)
+    return _Regex(b"^.*" + opening + pattern + closing, flags)
+
+
+def _is_regex(pattern: bytes, flags: int) -> bool:
+    try:
+        _Regex(pattern, flags)
+    except Refused:
+        return False
+    return True

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgpack  # type: ignore[import-untyped]
 
-from geotrain.wire.codes import Particle, ProtocolError
+from geotrain.wire.codes import Particle, ProtocolError, ResultCode
+from geotrain.wire.packing import unpack_raw
 from sim.cluster.values.changes import Result
 from sim.cluster.values.elements import particle_of, wrap
+from sim.cluster.values.refused import Refused
 
 NIL, BOOL, INT, STR, LIST, MAP, BLOB, FLOAT, GEOJSON, HLL = range(10)
 ANY = -1
@@ -130,3 +132,11 @@ def value_in(packed: bytes) -> tuple[int, Any]:
     if particle not in TYPES:
         raise ProtocolError(f"expressions know no values of type {particle}")
     return TYPES[particle], decoded(particle, data)
+
+
+def name_in(packed: bytes) -> bytes:
+    """The name of a bin or of a variable. Raises Refused where there is something else."""
+    name = unpack_raw(packed)
+    if not isinstance(name, bytes):
+        raise Refused(ResultCode.PARAMETER)
+    return name

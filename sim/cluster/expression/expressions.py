@@ -7,26 +7,23 @@ from collections.abc import Callable
 from functools import lru_cache, reduce, wraps
 from typing import Any, TypeVar
 
-from geotrain.wire.codes import EPOCH_S, Particle, ProtocolError, ResultCode
-from geotrain.wire.messages import OP_OVERHEAD
-from geotrain.wire.packing import unpack_raw
+from geotrain.wire.codes import Particle, ProtocolError, ResultCode
 from sim.cluster.expression import expression_calls
 from sim.cluster.expression import expression_numbers as numbers
+from sim.cluster.expression.expression_records import OF_RECORDS, Arguments
 from sim.cluster.expression.expression_values import (
     ANY,
-    BLOB,
     BOOL,
     FLOAT,
     INT,
     PARTICLES,
-    STR,
     UNKNOWN,
     Evaluate,
     Node,
     Packed,
     Subject,
     constant,
-    decoded,
+    name_in,
     value_in,
 )
 from sim.cluster.values.elements import has_unordered_map, integer, order_key, split, wrap
@@ -34,13 +31,6 @@ from sim.cluster.values.refused import Refused
 
 Filter = Callable[[Subject, int], bool]
 """Whether a record passes, at a time in milliseconds."""
-
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
-_NEVER = -1
-
-Arguments = list[bytes]
-"""The arguments of an expression, each packed."""
 
 Variables = dict[bytes, Node]
 Build = Callable[[Arguments, Variables], Node]
@@ -101,6 +91,10 @@ def _compile(packed: bytes, variables: Variables) -> Node:
 
 def _calls(build: Callable[[Arguments, expression_calls.Compile], Node]) -> Build:
     return lambda arguments, variables: build(arguments, lambda packed: _compile(packed, variables))
+
+
+def _of_record(build: Callable[[Arguments], Node]) -> Build:
+    return lambda arguments, variables: build(arguments)
 
 
 def _unknown(arguments: Arguments, variables: Variables) -> Node:
@@ -204,74 +198,6 @@ def _scan(function: Callable[[int, bool], int]) -> Build:
     return build
 
 
-def _metadata(kind: int, evaluate: Evaluate) -> Build:
-    def build(arguments: Arguments, variables: Variables) -> Node:
-        if arguments:
-            raise Refused(ResultCode.PARAMETER)
-        return Node(kind, evaluate)
-
-    return build
-
-
-def _digest_modulo(arguments: Arguments, variables: Variables) -> Node:
-    (packed,) = arguments
-    divisor = abs(integer(packed))
-    if not divisor:
-        raise Refused(ResultCode.PARAMETER)
-    return Node(INT, lambda record, now_ms: int.from_bytes(record.digest[16:], "little") % divisor)
-
-
-def _void_time(record: Subject, now_ms: int) -> int:
-    return (record.void_time + EPOCH_S) * _NS_PER_S if record.void_time else _NEVER
-
-
-def _ttl(record: Subject, now_ms: int) -> int:
-    return max(record.void_time + EPOCH_S - now_ms // 1000, 0) if record.void_time else _NEVER
-
-
-def _key(arguments: Arguments, variables: Variables) -> Node:
-    (kind,) = map(integer, arguments)
-    if kind not in (INT, STR, BLOB):
-        raise Refused(ResultCode.PARAMETER)
-    particle = PARTICLES[kind]
-
-    def evaluate(record: Subject, now_ms: int) -> Any:
-        key = record.key
-        return decoded(particle, key[1:]) if key[:1] == bytes([particle]) else UNKNOWN
-
-    return Node(kind, evaluate)
-
-
-def _name(packed: bytes) -> bytes:
-    name = unpack_raw(packed)
-    if not isinstance(name, bytes):
-        raise Refused(ResultCode.PARAMETER)
-    return name
-
-
-def _bin(arguments: Arguments, variables: Variables) -> Node:
-    packed_kind, packed_name = arguments
-    kind, name = integer(packed_kind), _name(packed_name)
-    particle = PARTICLES[kind]
-    value_at = OP_OVERHEAD + len(name)
-
-    def evaluate(record: Subject, now_ms: int) -> Any:
-        op = record.bin(name)
-        return UNKNOWN if op is None or op[5] != particle else decoded(particle, op[value_at:])
-
-    return Node(kind, evaluate)
-
-
-def _bin_type(arguments: Arguments, variables: Variables) -> Node:
-    (name,) = map(_name, arguments)
-
-    def evaluate(record: Subject, now_ms: int) -> Any:
-        op = record.bin(name)
-        return int(Particle.NIL) if op is None else op[5]
-
-    return Node(INT, evaluate)
-
-
 def _condition(arguments: Arguments, variables: Variables) -> Node:
     *pairs, default = (_compile(argument, variables) for argument in arguments)
     tests, actions = pairs[::2], [*pairs[1::2], default]
@@ -295,7 +221,7 @@ def _let(arguments: Arguments, variables: Variables) -> Node:
     values: list[Any] = []  # of the variables, while the body is evaluated
     terms = []
     for packed_name, packed in zip(definitions[::2], definitions[1::2], strict=True):
-        name = _name(packed_name)
+        name = name_in(packed_name)
         if name in scope:
             raise Refused(ResultCode.PARAMETER)
         node = _compile(packed, scope)
@@ -317,7 +243,7 @@ def _from(values: list[Any], position: int) -> Evaluate:
 
 
 def _variable(arguments: Arguments, variables: Variables) -> Node:
-    (name,) = map(_name, arguments)
+    (name,) = map(name_in, arguments)
     return variables[name]
 
 
@@ -360,20 +286,7 @@ _BUILDERS: dict[int, Build] = {
     41: _scan(numbers.last_bit),
     50: _calculate(lambda *values: min(values), _NUMBERS),
     51: _calculate(lambda *values: max(values), _NUMBERS),
-    64: _digest_modulo,
-    65: _metadata(INT, lambda record, now_ms: len(record.row)),
-    66: _metadata(INT, lambda record, now_ms: record.last_update_ms * _NS_PER_MS),
-    67: _metadata(INT, lambda record, now_ms: max(now_ms - record.last_update_ms, 0)),
-    68: _metadata(INT, _void_time),
-    69: _metadata(INT, _ttl),
-    70: _metadata(STR, lambda record, now_ms: record.set_name.decode()),
-    71: _metadata(BOOL, lambda record, now_ms: bool(record.key)),
-    72: _metadata(BOOL, lambda record, now_ms: False),
-    73: _metadata(INT, lambda record, now_ms: len(record.row)),
-    74: _metadata(INT, lambda record, now_ms: len(record.row)),
-    80: _key,
-    81: _bin,
-    82: _bin_type,
+    **{code: _of_record(build) for code, build in OF_RECORDS.items()},
     101: _calls(expression_calls.map_keys),
     102: _calls(expression_calls.map_values),
     123: _condition,

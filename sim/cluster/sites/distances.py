@@ -1,27 +1,46 @@
 """How long a command waits for other nodes: for the master where another was asked, and for the replicas of a write."""
 
+from collections.abc import Sequence
+
 from geotrain.wire import codes
+from geotrain.wire.codes import Field
 from geotrain.wire.partitions import partition_of
-from sim.cluster.cluster import Cluster, Node
+from sim.cluster.cluster import Cluster
 from sim.cluster.execution.requests import Request
+from sim.cluster.node import Node
+from sim.cluster.sites.read_modes import Source
+from sim.wan.model import Network
 
 
-def wait_s(cluster: Cluster, node: Node, request: Request, digest: bytes) -> float:
-    """The time that messages between the nodes take, with the delays that the links have now.
+def wait_s(
+    cluster: Cluster, node: Node, request: Request, digest: bytes, now_s: float, num_reply_bytes: int = 0
+) -> float:
+    """The time that messages between the nodes take over the links as they are now, once a command is carried out.
 
-    A write is acknowledged once every replica has it, and a linearizable read once every replica has confirmed that
-    the master still is one. Both start at the master: another node that is asked passes the command on.
+    A write is acknowledged once every replica has the record, and a linearizable read once every replica has confirmed
+    that the master still is one. Both start at the master: another node that is asked passes the command on.
     """
     pid = partition_of(digest)
     owners = node.view.owners[pid]
     if not owners:
         return 0.0
     is_write = bool(request.info2 & codes.INFO2_WRITE)
-    is_relaxed = not cluster.config.strong_consistency or bool(request.info3 & codes.INFO3_SC_READ_RELAX)
-    if not is_write and is_relaxed and pid in node.held:
+    source = Source.MASTER if is_write else cluster.source(node, request.info3, pid)
+    if source is Source.OWN_COPY:
         return 0.0
-    master, *replicas = owners
-    waits = cluster.network.round_trip_s(node.site, master.site)
-    if is_write or request.info3 & codes.INFO3_SC_READ_TYPE:
-        waits += max((cluster.network.round_trip_s(master.site, replica.site) for replica in replicas), default=0.0)
-    return waits
+    master = owners[0]
+    num_bytes = sum(len(op.raw) for op in request.ops)
+    at_s = cluster.network.arrival_s(node.site, master.site, now_s, num_bytes)
+    if is_write:
+        record = cluster.find(node, request.fields.get(Field.SET, b""), digest, from_own=False)
+        at_s = _confirmed_s(cluster.network, owners, at_s, max(num_bytes, len(record.row) if record else 0))
+    elif source is Source.CONFIRMED_MASTER:
+        at_s = _confirmed_s(cluster.network, owners, at_s, 0)
+    return cluster.network.arrival_s(master.site, node.site, at_s, num_reply_bytes) - now_s
+
+
+def _confirmed_s(network: Network, owners: Sequence[Node], now_s: float, num_bytes: int) -> float:
+    """When every replica has what the master, the first of the owners, sends them, and the master knows."""
+    master, *replicas = (owner.site for owner in owners)
+    sent = [(replica, network.arrival_s(master, replica, now_s, num_bytes)) for replica in replicas]
+    return max((network.arrival_s(replica, master, at_s) for replica, at_s in sent), default=now_s)

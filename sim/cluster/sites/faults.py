@@ -1,9 +1,11 @@
 """Faults of nodes, as orders: kill, start, pause, skew a clock, misbehave; and what has become of the nodes."""
 
+import time
+
 from geotrain.wire.info import encode_parameters
-from geotrain.wire.partitions import NUM_PARTITIONS
-from sim.cluster.cluster import Cluster, Node, State
+from sim.cluster.cluster import Cluster
 from sim.cluster.listeners import Listeners
+from sim.cluster.node import Node, State
 from sim.cluster.sites.misbehaviour import Kind, Misbehaviour
 from sim.control import Command, OrderError, number, one_of
 
@@ -31,18 +33,15 @@ class NodeFaults:
         """kill:node=N[;memory=lost]: the node's process dies; a lost memory comes back empty."""
         memory = one_of(values, "memory", "kept", "lost")
         for node in self._nodes(values):
-            node.state, node.is_alone = State.DOWN, True
+            node.die(keeps_memory=memory == "kept")
             self._listeners.close(node)
-            if memory == "lost":
-                node.sets = {name: {pid: {} for pid in range(NUM_PARTITIONS)} for name in self._cluster.sets}
-                node.memory.versions = [0] * NUM_PARTITIONS
         self._cluster.rebalance()
 
     async def start(self, values: dict[str, str]) -> None:
         """start:node=N: a killed node comes back, on its old addresses."""
         for node in self._nodes(values):
             if node.state is State.DOWN:
-                node.state = State.UP
+                node.state, node.started_s = State.UP, time.monotonic()
                 self._cluster.rebalance()
                 await self._listeners.open(node)
 

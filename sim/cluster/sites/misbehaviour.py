@@ -26,6 +26,11 @@ class Misbehaviour:
     code: int = 0
     delay_s: float = 0.0
 
+    def __str__(self) -> str:
+        """As the order that asks for it has it."""
+        detail = {Kind.LATE: f";delay_ms={self.delay_s * 1000:g}", Kind.CODE: f";code={self.code}"}
+        return f"kind={self.kind}{detail.get(self.kind, '')}"
+
 
 Misbehaviours = deque[Misbehaviour]
 """One for each of the next commands."""

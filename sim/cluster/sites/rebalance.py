@@ -5,6 +5,7 @@ Migrations take no time here: the owners hold all data of the newest version as 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from geotrain.wire.partitions import NUM_PARTITIONS
@@ -54,6 +55,7 @@ def plan_strong(memories: Mapping[str, Memory], replication_factor: int) -> Plan
     """The plan under strong consistency. memories: of the nodes that are present, by node id."""
     membership = max((memory.membership for memory in memories.values()), key=lambda found: found.version)
     roster = membership.roster
+    names = list(memories)
     acting = {name: rack for name, rack in roster.items() if name in memories}
     revives = any(memory.is_revived for memory in memories.values())
     rules = replication_factor, membership.quiesced, membership.active_rack
@@ -64,21 +66,25 @@ def plan_strong(memories: Mapping[str, Memory], replication_factor: int) -> Plan
     sources: list[tuple[str, ...]] = []
     known: list[int] = []
     unavailable, dead = set(), set()
-    for pid in range(NUM_PARTITIONS):
-        held = max(memory.versions[pid] for memory in memories.values())
-        newest = max(memory.newest[pid] for memory in memories.values())
-        found = status(copies[pid], roster, memories, is_newest_there=0 < held == newest)
-        if found is Status.DEAD and revives:
-            found = Status.AVAILABLE
-        if found is not Status.AVAILABLE:
+    versions = zip(*(memory.versions for memory in memories.values()), strict=True)
+    newest = map(max, zip(*(memory.newest for memory in memories.values()), strict=True))
+
+    @cache  # most partitions are alike
+    def status_of(wanted: tuple[str, ...], newest: int, held: int) -> Status:
+        found = status(wanted, roster, memories, is_newest_there=0 < held == newest)
+        return Status.AVAILABLE if found is Status.DEAD and revives else found
+
+    for pid, (wanted, versions_here, newest_here) in enumerate(zip(copies, versions, newest, strict=True)):
+        held = max(versions_here)
+        found = status_of(wanted, newest_here, held)
+        is_served = found is Status.AVAILABLE
+        owners.append(candidates[pid] if is_served else ())
+        sources.append((names[versions_here.index(held)],) if is_served else ())
+        known.append(regime if is_served else newest_here)
+        if not is_served:
             unavailable.add(pid)
         if found is Status.DEAD:
             dead.add(pid)
-        is_served = found is Status.AVAILABLE
-        full = tuple(name for name, memory in memories.items() if memory.versions[pid] == held)
-        owners.append(candidates[pid] if is_served else ())
-        sources.append(full[:1] if is_served else ())
-        known.append(regime if is_served else newest)
     return Plan(regime, membership, owners, sources, known, frozenset(unavailable), frozenset(dead))
 
 
@@ -98,6 +104,7 @@ def remember(memory: Memory, name: str, plan: Plan) -> None:
     """Bring a member's memory up to date once the copies are in place."""
     memory.regime, memory.membership, memory.is_revived = plan.regime, plan.membership, False
     memory.newest = list(plan.newest)
-    for pid, owners in enumerate(plan.owners):
-        if owners:
-            memory.versions[pid] = plan.regime if name in owners else 0
+    memory.versions = [
+        (plan.regime if name in owners else 0) if owners else version
+        for owners, version in zip(plan.owners, memory.versions, strict=True)
+    ]

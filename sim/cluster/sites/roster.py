@@ -20,6 +20,13 @@ class Membership(NamedTuple):
     """Nodes that count, but hold nothing: nodes before maintenance, or a tie-breaker."""
 
 
+def reclustered(before: Membership, pending: Membership, quiescing: Mapping[str, bool]) -> Membership:
+    """What a recluster makes of a membership. quiescing: of the nodes present; the others stay as they were."""
+    away = before.quiesced - quiescing.keys()
+    quiesced = away | {name for name, is_quiescing in quiescing.items() if is_quiescing}
+    return Membership(before.version + 1, pending.roster, pending.active_rack, quiesced)
+
+
 def encode_roster(nodes: Mapping[str, int], active_rack: int = 0) -> str:
     """`M1|B@1,A@2`: the nodes in falling order of their ids, as servers write them; `null` where there is none."""
     if not nodes:

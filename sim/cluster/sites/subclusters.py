@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from geotrain.wire.partitions import partition_of
+from sim.cluster.execution.indexes import Definition, Entries
 from sim.cluster.records import Record, SetName
+from sim.cluster.sites.clocks import skew_ms
 from sim.cluster.sites.rebalance import Plan
 from sim.cluster.sites.roster import Membership
 
 if TYPE_CHECKING:
-    from sim.cluster.cluster import Node
+    from sim.cluster.node import Node
 
 Partition = dict[bytes, Record]
 """A node's copy of the records of one set in one partition, by digest."""
 
-MAX_CLOCK_SKEW_MS = 20_000
-"""Beyond it, strongly consistent namespaces take no writes."""
+EMPTY: Mapping[bytes, Record] = MappingProxyType({})
+"""What a node has of a partition in which it has never had a record."""
 
 
 class Counts(NamedTuple):
@@ -30,48 +35,93 @@ class Counts(NamedTuple):
 
 
 class RecordSet:
-    """A set over the nodes of a sub-cluster."""
+    """A set over the nodes of a sub-cluster. A partition without records takes no memory."""
 
-    def __init__(self, name: SetName, copies: list[tuple[Partition, ...]]) -> None:
+    def __init__(self, name: SetName, view: SubCluster) -> None:
         self.name = name
-        self.copies = copies
-        """By partition the copies on the nodes that hold it, the acting master's first; none where unavailable."""
-        counts = [counts_of(held[0] if held else {}) for held in copies]
-        self._num_tombstones = [each.num_tombstones for each in counts]
-        self._num_bytes = [each.num_bytes for each in counts]
-        self.filled = {pid for pid, held in enumerate(copies) if held and held[0]}
+        self._owners = view.owners
+        self._copies: dict[int, tuple[Partition, ...]] = {}
+        """The copies of the partitions that hold or have held something, the acting master's first."""
+        self._num_tombstones: Counter[int] = Counter()
+        self._num_bytes: Counter[int] = Counter()
+        self._entries: dict[Definition, Entries] = {}
+        for pid in {pid for node in view.members for pid in node.sets.get(name.name, ())}:
+            if copies := self._copies_to_write(pid):
+                _, self._num_tombstones[pid], self._num_bytes[pid] = counts_of(copies[0])
+
+    @property
+    def filled(self) -> Set[int]:
         """Partitions that hold or have held something: few of them, where a set is small."""
+        return self._copies.keys()
+
+    def records(self, pid: int) -> Mapping[bytes, Record]:
+        """The acting master's copy of a partition; empty where nobody serves it."""
+        copies = self._copies.get(pid)
+        return copies[0] if copies else EMPTY
+
+    def get(self, digest: bytes) -> Record | None:
+        """A record as the acting master has it."""
+        return self.records(partition_of(digest)).get(digest)
 
     def put(self, digest: bytes, record: Record | None) -> None:
         """Make this the next version of a record in every copy; None leaves nothing."""
         pid = partition_of(digest)
         before = None
-        for copy in self.copies[pid]:
+        copies = self._copies_to_write(pid)
+        for copy in copies:
             if record is None:
                 before = copy.pop(digest, None)
             else:
                 before = copy.get(digest)
                 copy[digest] = record
+        for entries in self._entries.values():
+            if before is not None:
+                entries.remove(pid, before)
+            if record is not None and copies:
+                entries.add(pid, record)
         if before is not None:
             self._num_tombstones[pid] -= before.is_tombstone
             self._num_bytes[pid] -= len(before.row)
-        if record is not None and self.copies[pid]:
-            self.filled.add(pid)
+        if record is not None and copies:
             self._num_tombstones[pid] += record.is_tombstone
             self._num_bytes[pid] += len(record.row)
 
     def clear(self, pid: int) -> None:
         """Leave nothing of a partition."""
-        for copy in self.copies[pid]:
+        for entries in self._entries.values():
+            for record in self.records(pid).values():
+                entries.remove(pid, record)
+        for copy in self._copies.get(pid, ()):
             copy.clear()
         self._num_tombstones[pid] = self._num_bytes[pid] = 0
-        self.filled.discard(pid)
 
     def counts(self, pid: int) -> Counts:
         """How much a partition holds, counted as it changes: nothing is walked through."""
         num_tombstones = self._num_tombstones[pid]
-        num_all = len(self.copies[pid][0]) if self.copies[pid] else 0
-        return Counts(num_all - num_tombstones, num_tombstones, self._num_bytes[pid])
+        return Counts(len(self.records(pid)) - num_tombstones, num_tombstones, self._num_bytes[pid])
+
+    def entries(self, index: Definition) -> Entries:
+        """How many entries an index has: counted when first asked for, and then as records change."""
+        found = self._entries.get(index)
+        if found is None:
+            found = self._entries[index] = Entries(index)
+            for pid in self.filled:
+                for record in self.records(pid).values():
+                    found.add(pid, record)
+        return found
+
+    def forget_entries(self, index: Definition) -> None:
+        """Count no more for an index that is gone."""
+        self._entries.pop(index, None)
+
+    def _copies_to_write(self, pid: int) -> tuple[Partition, ...]:
+        """The copies of a partition, made where there are none yet; none where nobody serves it."""
+        copies = self._copies.get(pid)
+        if copies is None:
+            copies = tuple(node.sets.setdefault(self.name.name, {}).setdefault(pid, {}) for node in self._owners[pid])
+            if copies:
+                self._copies[pid] = copies
+        return copies
 
 
 class SubCluster:
@@ -79,10 +129,12 @@ class SubCluster:
 
     def __init__(self, members: Iterable[Node], plan: Plan) -> None:
         self.members = tuple(members)
+        self.formed_s = time.monotonic()
         self.regime = plan.regime
         self.membership = plan.membership
         by_id = {node.node_id: node for node in self.members}
-        self.owners = [tuple(by_id[name] for name in names) for names in plan.owners]
+        nodes_of = {names: tuple(by_id[name] for name in names) for names in set(plan.owners)}
+        self.owners = [nodes_of[names] for names in plan.owners]
         """By partition the nodes that hold it, the acting master first; nobody where it can't be served."""
         self.unavailable = plan.unavailable
         """Partitions that can't be served, the dead ones among them."""
@@ -95,8 +147,7 @@ class SubCluster:
         """A set as it is on these nodes."""
         found = self._sets.get(name.name)
         if found is None:
-            copies = [tuple(node.sets[name.name][pid] for node in owners) for pid, owners in enumerate(self.owners)]
-            found = self._sets[name.name] = RecordSet(name, copies)
+            found = self._sets[name.name] = RecordSet(name, self)
         return found
 
     @property
@@ -113,45 +164,50 @@ class SubCluster:
     @property
     def clock_skew_ms(self) -> int:
         """How far the clocks of the nodes are apart."""
-        skews = [node.skew_ms for node in self.members]
-        return max(skews) - min(skews) if skews else 0
+        return skew_ms(node.skew_ms for node in self.members)
 
 
 NOWHERE = SubCluster((), Plan(0, Membership(0, {}), [], [], [], frozenset(), frozenset()))
 """Where a node is that has not joined a sub-cluster yet."""
 
 
-def place(members: Iterable[Node], plan: Plan, set_name: bytes, *, strong: bool) -> None:
+def place(members: Iterable[Node], plan: Plan, set_name: bytes, truncated_before_ms: int, *, strong: bool) -> None:
     """Give the owners of every partition all of its newest records, and take them from everybody else.
 
     Under strong consistency the copy of the highest version has them all. Otherwise the copies are merged record by
-    record: the higher generation wins, then the later write, as `conflict-resolution-policy generation` has it.
+    record: the higher generation wins, then the later write, as `conflict-resolution-policy generation` has it. What
+    was truncated while a node was away is gone from its copy, too.
     """
     by_id = {node.node_id: node for node in members}
-    for pid, (owners, sources) in enumerate(zip(plan.owners, plan.sources, strict=True)):
+    for pid in {pid for node in by_id.values() for pid in node.sets.get(set_name, ())}:
+        owners, sources = plan.owners[pid], plan.sources[pid]
         if not owners:
             continue
-        copies = [by_id[name].sets[set_name][pid] for name in sources]
+        copies = [by_id[name].copy(set_name, pid) for name in sources]
         if strong:
             version = by_id[sources[0]].memory.versions[pid]
             stale = [name for name in owners if by_id[name].memory.versions[pid] != version]
             newest = copies[0]
         else:
             stale, newest = list(owners), merged(copies)
+        if truncated_before_ms:
+            kept = {digest: record for digest, record in newest.items() if record.last_update_ms >= truncated_before_ms}
+            if len(kept) < len(newest):
+                stale, newest = list(owners), kept
         for name in stale:
-            by_id[name].sets[set_name][pid] = dict(newest)
+            by_id[name].sets.setdefault(set_name, {})[pid] = dict(newest)
         for name in by_id.keys() - set(owners):
-            by_id[name].sets[set_name][pid] = {}
+            by_id[name].sets.get(set_name, {}).pop(pid, None)
 
 
-def counts_of(copy: Partition) -> Counts:
+def counts_of(copy: Mapping[bytes, Record]) -> Counts:
     """How much a copy of a partition holds. Tombstones take no bytes."""
     sizes = [len(record.row) for record in copy.values()]
     num_tombstones = sizes.count(0)
     return Counts(len(sizes) - num_tombstones, num_tombstones, sum(sizes))
 
 
-def merged(copies: Iterable[Partition]) -> Partition:
+def merged(copies: Iterable[Mapping[bytes, Record]]) -> Partition:
     """The newest version of each record."""
     newest: Partition = {}
     for copy in copies:

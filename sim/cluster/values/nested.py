@@ -19,6 +19,7 @@ from sim.cluster.values.elements import (
     is_list,
     is_map,
     order_key,
+    particle_of,
     sorted_items,
     split,
     unpack_list,
@@ -58,6 +59,8 @@ def modify(particle: int, value: bytes, packed: bytes) -> tuple[Result, Result]:
 def _parts(packed: bytes) -> tuple[list[Step], int, Arguments]:
     """The path, code and arguments of an operation. Raises Refused."""
     try:
+        if packed[:1] == b"\0":  # the code in two bytes and then the arguments, as older clients have it
+            return [], int.from_bytes(packed[:2], "big"), split(packed[2:]) if len(packed) > 2 else []
         code, *arguments = split(packed)
         steps: list[Step] = []
         if integer(code) == CONTEXT:
@@ -82,12 +85,7 @@ def path_of(packed: bytes) -> list[Step]:
 def read_parts(particle: int, value: bytes, steps: list[Step], code: int, arguments: Arguments) -> Result:
     """Perform a reading operation whose parts are known. Raises Refused."""
     try:
-        if steps and particle not in (Particle.LIST, Particle.MAP):
-            raise Refused(ResultCode.PARAMETER)
-        for step in steps:
-            container = _container(value)
-            value = container.values[_position(container, step)]
-        target = _target(code, value, particle if not steps else None)
+        target = _target(code, _followed(particle, value, steps), particle if not steps else None)
         table = lists if isinstance(target, List) else maps
         if selector := table.SELECTORS.get(code):
             return selection.answer(target, selector, arguments)[1]
@@ -98,6 +96,20 @@ def read_parts(particle: int, value: bytes, steps: list[Step], code: int, argume
         return result
     except (ProtocolError, RecursionError):
         raise Refused(ResultCode.PARAMETER) from None
+
+
+def element_at(particle: int, value: bytes, steps: list[Step]) -> Result:
+    """What a path leads to in the value of a bin. Raises Refused where there is nothing, or ProtocolError."""
+    return particle_of(_followed(particle, value, steps))
+
+
+def _followed(particle: int, value: bytes, steps: list[Step]) -> bytes:
+    if steps and particle not in (Particle.LIST, Particle.MAP):
+        raise Refused(ResultCode.PARAMETER)
+    for step in steps:
+        container = _container(value)
+        value = container.values[_position(container, step)]
+    return value
 
 
 def modify_parts(

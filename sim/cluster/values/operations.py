@@ -11,6 +11,7 @@ from sim.cluster.expression.expressions import compiled
 from sim.cluster.records import Bins, Record
 from sim.cluster.values import bits, nested
 from sim.cluster.values.changes import Result
+from sim.cluster.values.drafts import Draft, draft_of
 from sim.cluster.values.elements import integer, split
 from sim.cluster.values.refused import Refused
 
@@ -18,51 +19,6 @@ _INT = struct.Struct(">q")
 _FLOAT = struct.Struct(">d")
 _READ_CODE = bytes([OpCode.READ])
 _BLOBS_OF_LANGUAGES = range(7, 13)  # objects as the clients of some languages serialise them
-
-
-class Draft(Bins):
-    """The bins of a record while operations are performed on them, and what expressions ask about the record."""
-
-    __slots__ = ("digest", "key", "last_update_ms", "now_ms", "row", "set_name", "void_time")
-
-    def __init__(
-        self,
-        bins: Bins,
-        *,
-        digest: bytes = b"",
-        set_name: bytes = b"",
-        key: bytes = b"",
-        last_update_ms: int = 0,
-        void_time: int = 0,
-        row: bytes = b"",
-        now_ms: int = 0,
-    ) -> None:
-        super().__init__(bins)
-        self.digest = digest
-        self.set_name = set_name
-        self.key = key
-        self.last_update_ms = last_update_ms
-        self.void_time = void_time
-        self.row = row
-        self.now_ms = now_ms
-
-    def bin(self, name: bytes) -> bytes | None:
-        """One bin as the operation that carries it, or None."""
-        return self.get(name)
-
-
-def draft_of(record: Record, now_ms: int) -> Draft:
-    """A record as operations read it."""
-    return Draft(
-        record.bins(),
-        digest=record.digest,
-        set_name=record.set_name,
-        key=record.key,
-        last_update_ms=record.last_update_ms,
-        void_time=record.void_time,
-        row=record.row,
-        now_ms=now_ms,
-    )
 
 
 Operate = Callable[[Draft, Operation], bytes | None]
@@ -84,13 +40,13 @@ def read(bins: Bins, op: Operation) -> bytes | None:
 
 
 def increment(bins: Bins, op: Operation) -> None:
-    """Add to a number; an absent bin counts as zero. Integers wrap at 64 bits."""
+    """Add to a number. Integers wrap at 64 bits."""
+    if _created(bins, op):
+        return
     if op.particle not in (Particle.INTEGER, Particle.FLOAT) or len(op.value) != _INT.size:
         raise Refused(ResultCode.BIN_TYPE)
     present = _value(bins, op)
-    if present is None:
-        value = op.value
-    elif op.particle == Particle.INTEGER:
+    if op.particle == Particle.INTEGER:
         total = _INT.unpack(present)[0] + _INT.unpack(op.value)[0]
         value = (total & (1 << 64) - 1).to_bytes(8, "big")
     else:
@@ -100,12 +56,14 @@ def increment(bins: Bins, op: Operation) -> None:
 
 def append(bins: Bins, op: Operation) -> None:
     """Put a string or blob behind what is there."""
-    _extend(bins, op, (_text(bins, op), op.value))
+    if not _created(bins, op):
+        _extend(bins, op, (_text(bins, op), op.value))
 
 
 def prepend(bins: Bins, op: Operation) -> None:
     """Put a string or blob before what is there."""
-    _extend(bins, op, (op.value, _text(bins, op)))
+    if not _created(bins, op):
+        _extend(bins, op, (op.value, _text(bins, op)))
 
 
 def touch(bins: Bins, op: Operation) -> None:
@@ -299,11 +257,19 @@ def _blob(bins: Bins, op: Operation) -> bytes | None:
     return None if present is None else present[OP_OVERHEAD + len(op.name) :]
 
 
-def _value(bins: Bins, op: Operation) -> bytes | None:
-    """The bytes of the bin that `op` changes, or None. Raises Refused where it is of another type."""
-    present = bins.get(op.name)
-    if present is None:
-        return None
+def _created(bins: Bins, op: Operation) -> bool:
+    """Whether there was no bin to change, and so one is made of the operand, whatever its type. Raises Refused."""
+    if op.particle == Particle.NIL or not _can_be_stored(op):
+        raise Refused(ResultCode.PARAMETER)
+    if op.name in bins:
+        return False
+    write(bins, op)
+    return True
+
+
+def _value(bins: Bins, op: Operation) -> bytes:
+    """The bytes of the bin that `op` changes. Raises Refused where it is of another type."""
+    present = bins[op.name]
     if present[5] != op.particle:
         raise Refused(ResultCode.BIN_TYPE)
     return present[OP_OVERHEAD + len(op.name) :]
@@ -312,7 +278,7 @@ def _value(bins: Bins, op: Operation) -> bytes | None:
 def _text(bins: Bins, op: Operation) -> bytes:
     if op.particle not in (Particle.STRING, Particle.BLOB):
         raise Refused(ResultCode.BIN_TYPE)
-    return _value(bins, op) or b""
+    return _value(bins, op)
 
 
 def _extend(bins: Bins, op: Operation, parts: tuple[bytes, bytes]) -> None:

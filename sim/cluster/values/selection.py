@@ -109,6 +109,8 @@ def _places(container: Container, positions: Positions, kind: int, *, is_multi: 
             places = [_num_below(container.values, container.items[position]) for position in positions]
         else:
             places = [ranks[position] for position in positions]
+    if isinstance(container, List):
+        places.sort()
     if kind in (Return.REVERSE_INDEX, Return.REVERSE_RANK):
         places = [len(container.items) - 1 - place for place in places]
     if not is_multi:
@@ -196,8 +198,16 @@ def _by_rank(container: Container, arguments: Arguments) -> Positions:
 
 
 def _by_rank_range(container: Container, arguments: Arguments) -> Positions:
-    chosen = _range(arguments, len(container.items))
-    return ranking(container)[chosen.start : chosen.stop]
+    return _ranked(container, _range(arguments, len(container.items)))
+
+
+def _ranked(container: Container, chosen: range) -> Positions:
+    """The elements of these ranks. A server sorts an unordered list from the nearer end, and answers in that order."""
+    positions = ranking(container)[chosen.start : chosen.stop]
+    is_sorted_down = chosen.start <= len(container.items) - chosen.stop
+    if isinstance(container, List) and not container.flags & ORDERED and is_sorted_down:
+        positions.reverse()
+    return positions
 
 
 def _by_value(container: Container, arguments: Arguments) -> Positions:
@@ -218,8 +228,7 @@ def _by_value_interval(container: Container, arguments: Arguments) -> Positions:
 
 def _by_value_relative(container: Container, arguments: Arguments) -> Positions:
     first = _num_below(container.values, arguments[0])
-    chosen = _relative(arguments[1:], first, len(container.items))
-    return ranking(container)[chosen.start : chosen.stop]
+    return _ranked(container, _relative(arguments[1:], first, len(container.items)))
 
 
 def _by_key(container: Container, arguments: Arguments) -> Positions:

@@ -27,6 +27,11 @@ class Commands:
         """Let time go by."""
         self.now_ms += int(seconds * 1000)
 
+    def drop_all(self) -> None:
+        """Let truncations and the like come to their end."""
+        for _ in self.cluster.drop_all():
+            pass
+
     def do(self, message: Message, digest: bytes = DIGEST, node: int = 0) -> Outcome:
         """Have a node perform a command on a record of the set `s`."""
         message.fields = {Field.NAMESPACE: NAMESPACE.encode(), Field.SET: b"s"} | message.fields

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from itertools import combinations
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -9,95 +10,112 @@ from hypothesis import strategies as st
 
 from sim.cluster.sites.availability import Rule, Status, rule, status
 from sim.cluster.sites.partitions import partition_map
-
-TWO_SITES = {"a1": 1, "b1": 2}
-TWO_SITES_OF_TWO = {"a1": 1, "a2": 1, "b1": 2, "b2": 2}
-THREE_SITES = {"a1": 1, "b1": 2, "c1": 3}
-THREE_SITES_OF_TWO = {"a1": 1, "a2": 1, "b1": 2, "b2": 2, "c1": 3, "c2": 3}
-TIE_BREAKER = {"a1": 1, "b1": 2, "t1": 3}
-TIE_BREAKER_OF_TWO = {"a1": 1, "a2": 1, "b1": 2, "b2": 2, "t1": 3}
+from sim.cluster.sites.rebalance import Memory, plan_strong
+from sim.cluster.sites.roster import Membership
 
 ALL, HALF, NONE = "all", "those mastered there", "none"
 
-LAYOUTS: dict[str, tuple[dict[str, int], int, frozenset[str], dict[str, str]]] = {
-    "two sites": (TWO_SITES, 2, frozenset(), {"": ALL, "a1": HALF, "b1": HALF, "a1 b1": NONE}),
-    "three sites": (
-        THREE_SITES,
+
+class Layout(NamedTuple):
+    """racks: by node. quiesced: nodes that only count. known: by the nodes lost, what is documented."""
+
+    racks: dict[str, int]
+    num_copies: int
+    quiesced: tuple[str, ...]
+    known: dict[str, str]
+
+
+LAYOUTS = {
+    "two sites": Layout({"a1": 1, "b1": 2}, 2, (), {"": ALL, "a1": HALF, "b1": HALF, "a1 b1": NONE}),
+    "two sites of two nodes": Layout(
+        {"a1": 1, "a2": 1, "b1": 2, "b2": 2},
+        2,
+        (),
+        {"a1": ALL, "b2": ALL, "a1 a2": HALF, "b1 b2": HALF, "a1 a2 b1": NONE},
+    ),
+    "three sites": Layout(
+        {"a1": 1, "b1": 2, "c1": 3},
         3,
-        frozenset(),
+        (),
         {"": ALL, "a1": ALL, "b1": ALL, "c1": ALL, "a1 b1": NONE, "a1 c1": NONE, "b1 c1": NONE, "a1 b1 c1": NONE},
     ),
-    "two sites and a tie-breaker": (
-        TIE_BREAKER,
+    "three sites of two nodes": Layout(
+        {"a1": 1, "a2": 1, "b1": 2, "b2": 2, "c1": 3, "c2": 3},
+        3,
+        (),
+        {"a1 a2": ALL, "b1 b2": ALL, "c1 c2": ALL, "a1 b1": ALL, "a1 a2 b1 b2": NONE},
+    ),
+    "two sites and a tie-breaker": Layout(
+        {"a1": 1, "b1": 2, "t1": 3},
         2,
-        frozenset({"t1"}),
+        ("t1",),
         {"": ALL, "a1": ALL, "b1": ALL, "t1": ALL, "a1 b1": NONE, "a1 t1": NONE, "b1 t1": NONE, "a1 b1 t1": NONE},
     ),
+    "two sites of two nodes and a tie-breaker": Layout(
+        {"a1": 1, "a2": 1, "b1": 2, "b2": 2, "t1": 3},
+        2,
+        ("t1",),
+        {"t1": ALL, "a1 a2": ALL, "b1 b2": ALL, "a1 b1": "where a copy is", "a1 a2 t1": NONE, "b1 b2 t1": NONE},
+    ),
 }
-"""Racks by node, replication factor, quiesced nodes; and by the nodes lost the partitions that can be served."""
 
 
-def served(racks: dict[str, int], num_copies: int, quiesced: Collection[str], lost: Collection[str]) -> Collection[int]:
-    present = racks.keys() - set(lost)
-    copies = partition_map(racks, num_copies, quiesced)
-    return [pid for pid in range(4096) if rule(copies[pid], racks, present) is not Rule.NONE]
+def served(layout: Layout, lost: Collection[str]) -> list[int]:
+    """The partitions that are served by the sub-cluster of the nodes that are left."""
+    membership = Membership(1, layout.racks, quiesced=frozenset(layout.quiesced))
+    copies = partition_map(layout.racks, layout.num_copies, layout.quiesced)
+    left = {
+        node: Memory(membership, versions=[int(node in owners) for owners in copies], newest=[1] * len(copies))
+        for node in layout.racks
+        if node not in lost
+    }
+    return sorted(set(range(4096)) - plan_strong(left, layout.num_copies).unavailable) if left else []
 
 
-LOSSES = [
-    pytest.param(layout, lost.split(), outcome, id=f"{layout}: {lost or 'nothing'} lost")
-    for layout, (_, _, _, outcomes) in LAYOUTS.items()
-    for lost, outcome in outcomes.items()
-]
-
-
-@pytest.mark.parametrize(("layout", "lost", "outcome"), LOSSES)
-def test_every_loss_of_sites_has_the_documented_outcome(layout: str, lost: list[str], outcome: str) -> None:
-    racks, num_copies, quiesced, _ = LAYOUTS[layout]
-    masters = [owners[0] for owners in partition_map(racks, num_copies, quiesced)]
-    expected = {
-        ALL: range(4096),
-        NONE: [],
-        HALF: [pid for pid, master in enumerate(masters) if master not in lost],
-    }[outcome]
-    assert served(racks, num_copies, quiesced, lost) == list(expected)
-
-
-def test_the_table_names_every_loss() -> None:
-    for racks, _, _, outcomes in LAYOUTS.values():
-        losses = {" ".join(lost) for size in range(len(racks) + 1) for lost in combinations(racks, size)}
-        assert outcomes.keys() == losses
+def served_by_the_rules(layout: Layout, lost: Collection[str]) -> list[int]:
+    """The same in the words of the documentation: the master and all replicas; or a majority; or a half."""
+    present = [node for node in layout.racks if node not in lost]
+    found = []
+    for pid, (master, *replicas) in enumerate(partition_map(layout.racks, layout.num_copies, layout.quiesced)):
+        has_all = master in present and all(replica in present for replica in replicas)
+        has_copy = master in present or any(replica in present for replica in replicas)
+        has_majority = len(present) > len(layout.racks) / 2 and has_copy
+        has_half = len(present) == len(layout.racks) / 2 and master in present
+        if has_all or has_majority or has_half:
+            found.append(pid)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("racks", "num_copies", "quiesced", "lost", "outcome"),
+    ("layout", "lost"),
     [
-        pytest.param(TWO_SITES_OF_TWO, 2, (), ("a1",), ALL, id="a majority and a copy"),
-        pytest.param(TWO_SITES_OF_TWO, 2, (), ("a1", "a2"), HALF, id="a site of two: half, and the master"),
-        pytest.param(THREE_SITES_OF_TWO, 3, (), ("a1", "a2"), ALL, id="a site of three"),
-        pytest.param(THREE_SITES_OF_TWO, 3, (), ("a1", "b1"), ALL, id="a node of each of two sites"),
-        pytest.param(TIE_BREAKER_OF_TWO, 2, ("t1",), ("a1", "a2"), ALL, id="a site, with the tie-breaker"),
-        pytest.param(TIE_BREAKER_OF_TWO, 2, ("t1",), ("a1", "a2", "t1"), NONE, id="a site and the tie-breaker"),
+        pytest.param(layout, lost, id=f"{name}: {' '.join(lost) or 'nothing'} lost")
+        for name, layout in LAYOUTS.items()
+        for size in range(len(layout.racks) + 1)
+        for lost in combinations(layout.racks, size)
     ],
 )
-def test_a_loss_in_a_larger_layout_has_the_documented_outcome(
-    racks: dict[str, int], num_copies: int, quiesced: tuple[str, ...], lost: tuple[str, ...], outcome: str
-) -> None:
-    masters = [owners[0] for owners in partition_map(racks, num_copies, quiesced)]
-    expected = {ALL: range(4096), NONE: [], HALF: [pid for pid, master in enumerate(masters) if master not in lost]}
-    assert served(racks, num_copies, quiesced, lost) == list(expected[outcome])
+def test_every_loss_of_nodes_has_the_outcome_of_rules_a_b_and_c(layout: Layout, lost: tuple[str, ...]) -> None:
+    assert served(layout, lost) == served_by_the_rules(layout, lost)
 
 
-@pytest.mark.parametrize("lost", [lost for size in range(7) for lost in combinations(THREE_SITES_OF_TWO, size)])
-def test_every_loss_of_six_nodes_is_as_a_b_and_c_say_in_their_own_words(lost: tuple[str, ...]) -> None:
-    present = THREE_SITES_OF_TWO.keys() - set(lost)
-    copies = partition_map(THREE_SITES_OF_TWO, 3)
-    for pid in range(0, 4096, 64):
-        master, *replicas = copies[pid]
-        has_all = master in present and all(replica in present for replica in replicas)
-        has_majority = len(present) >= 4 and (master in present or any(replica in present for replica in replicas))
-        has_half = len(present) == 3 and master in present
-        is_served = rule(copies[pid], THREE_SITES_OF_TWO, present) is not Rule.NONE
-        assert is_served == (has_all or has_majority or has_half)
+@pytest.mark.parametrize(
+    ("layout", "lost", "outcome"),
+    [
+        pytest.param(layout, lost.split(), outcome, id=f"{name}: {lost or 'nothing'} lost")
+        for name, layout in LAYOUTS.items()
+        for lost, outcome in layout.known.items()
+    ],
+)
+def test_a_well_known_loss_has_the_outcome_that_is_documented(layout: Layout, lost: list[str], outcome: str) -> None:
+    copies = partition_map(layout.racks, layout.num_copies, layout.quiesced)
+    expected = {
+        ALL: range(4096),
+        NONE: [],
+        HALF: [pid for pid, owners in enumerate(copies) if owners[0] not in lost],
+        "where a copy is": [pid for pid, owners in enumerate(copies) if not set(owners) <= set(lost)],
+    }[outcome]
+    assert served(layout, lost) == list(expected)
 
 
 @pytest.mark.parametrize(

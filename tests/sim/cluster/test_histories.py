@@ -8,10 +8,11 @@ import pytest
 
 from geotrain.wire.codes import Field, ResultCode
 from geotrain.wire.messages import Message
-from sim.cluster.cluster import Cluster, Node, State
+from sim.cluster.cluster import Cluster
 from sim.cluster.config import ClusterConfig, NodeConfig
 from sim.cluster.execution.commands import execute
 from sim.cluster.listeners import Listeners
+from sim.cluster.node import Node, State
 from sim.cluster.sites.faults import NodeFaults
 from sim.wan.faults import LinkFaults
 from tests.sim.cluster.test_faults import digest_of, get, put

@@ -72,11 +72,11 @@ def test_strings_are_ordered_by_a_hash_that_stays_the_same() -> None:
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({Field.INDEX_TYPE: b"\4"}, ResultCode.PARAMETER),
+        ({Field.INDEX_TYPE: b"\5"}, ResultCode.PARAMETER),
         ({Field.INDEX_NAME: b"nosuch"}, ResultCode.INDEX_NOT_FOUND),
         ({Field.INDEX_NAME: b"i", Field.SET: b"t"}, ResultCode.PARAMETER),
         ({Field.INDEX_TYPE: b"\1"}, ResultCode.INDEX_NOT_FOUND),
-        ({Field.INDEX_EXPRESSION: b"x"}, ResultCode.UNSUPPORTED),
+        ({Field.INDEX_EXPRESSION: b"x"}, ResultCode.INDEX_NOT_FOUND),
     ],
 )
 def test_a_query_that_no_index_serves_is_refused(fields: dict[int, bytes], code: ResultCode) -> None:

@@ -1,4 +1,4 @@
-"""Answers to administrators' info requests that no vector has."""
+"""Answers to info requests about records, sets, partitions and indexes that no vector has."""
 
 from typing import Any, Never
 
@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from geotrain.wire import codes
 from geotrain.wire.batches import BatchRow
-from geotrain.wire.codes import Field, OpCode
+from geotrain.wire.codes import Field, OpCode, Particle
 from geotrain.wire.info import decode_parameters
 from geotrain.wire.messages import Message, operation
 from sim.cluster.answers.info import answer
 from sim.cluster.execution.commands import execute
+from sim.cluster.execution.indexes import Definition, Entries
 from sim.cluster.execution.requests import Outcome
 from sim.cluster.records import Record
 from sim.cluster.sites.subclusters import RecordSet
@@ -26,20 +27,6 @@ def commands() -> Commands:
 
 def ask(commands: Commands, request: str, node: int = 0) -> str:
     return answer(commands.cluster, commands.cluster.nodes[node], request)
-
-
-def test_the_configuration_is_told_by_context(commands: Commands) -> None:
-    told = decode_parameters(ask(commands, "get-config:context=namespace;id=test"))
-    assert (told["nsup-period"], told["replication-factor"], told["strong-consistency"]) == ("7", "2", "true")
-    assert decode_parameters(ask(commands, "get-config:"))["batch-max-requests"] == "5000"
-    assert ask(commands, "get-config:context=security") == "enable-security=false"
-    assert ask(commands, "get-config:context=nosuch") == "ERROR:4:bad 'context'"
-    assert ask(commands, "get-config:context=namespace;id=nosuch") == "ERROR:4:bad namespace 'nosuch'"
-
-
-def test_functions_of_users_are_not_simulated_and_that_is_said(commands: Commands) -> None:
-    assert ask(commands, "udf-list") == ""
-    assert ask(commands, "udf-put:filename=a.lua;content=YQ==;content-len=1;udf-type=LUA;").startswith("ERROR:16:")
 
 
 def test_every_partition_has_one_master_and_its_copies(commands: Commands) -> None:
@@ -66,7 +53,17 @@ def test_every_partition_has_one_master_and_its_copies(commands: Commands) -> No
         ("ns=test;indexname=j;bin=a;type=string;indextype=tree", "ERROR:4:bad 'indextype'"),
         ("ns=test;indexname=j;bin=abcdefghijklmnop;type=string", "ERROR:4:bad bin name"),
         ("ns=test;indexname=j;bin=a;type=geo2dsphere", "ERROR:16:"),
-        ("ns=test;indexname=j;bin=a;type=numeric;context=kQ==", "ERROR:16:"),
+        ("ns=test;indexname=j;bin=a;type=numeric;context=kRAA", "ERROR:4:'context' invalid"),
+        ("ns=test;indexname=j;bin=a;type=numeric;context=kQ=", "ERROR:4:'context' invalid base64"),
+        ("ns=test;indexname=j;bin=a;type=numeric;context=khAA", "ok"),
+        ("ns=test;indexname=j;type=numeric", "ERROR:4:both 'bin' and 'exp' are missing"),
+        ("ns=test;indexname=j;bin=a;type=numeric;exp=k1ECoWE=", "ERROR:4:both 'bin' and 'exp' are specified"),
+        ("ns=test;indexname=k;type=numeric;exp=k1ECoWE=", "ok"),
+        ("ns=test;indexname=j;type=string;exp=k1ECoWE=", "ERROR:4:bad 'exp' - expression type"),
+        ("ns=test;indexname=j;type=string;exp=kcw=", "ERROR:4:bad 'exp'"),
+        ("ns=test;indexname=l;set=s;indextype=set", "ok"),
+        ("ns=test;indexname=j;indextype=set", "ERROR:4:missing 'set'"),
+        ("ns=test;indexname=j;set=s;indextype=set;bin=a", "ERROR:4:bin parameter is not supported"),
         ("ns=nosuch;indexname=j;bin=a;type=numeric", "ERROR:4:bad namespace"),
     ],
 )
@@ -80,7 +77,8 @@ def test_indexes_are_listed_counted_renamed_and_deleted() -> None:
     ask(commands, "sindex-create:ns=test;set=s;indexname=old;bin=a;type=numeric")
     ask(commands, "sindex-create:ns=test;set=s;indexname=new;bin=a;type=integer")
     listed = "ns=test:indexname=new:set=s:bin=a:type=numeric:indextype=default:context=null:exp=null:state=RW"
-    assert ask(commands, "sindex-list:ns=test") == ask(commands, "sindex-list") == listed
+    for request in ("sindex-list:ns=test", "sindex-list", "sindex", "sindex/test"):
+        assert ask(commands, request) == listed
     state = decode_parameters(ask(commands, "sindex-stat:ns=test;indexname=new"))
     assert (state["entries"], state["load_pct"]) == ("1", "100")
     assert ask(commands, "sindex-exists:ns=test;indexname=new") == "true"
@@ -114,6 +112,36 @@ def test_what_a_node_holds_is_told_without_walking_through_its_records() -> None
     assert (told["objects"], told["tombstones"]) == ("19", "1")
     assert int(told["prole_objects"]) == 19 - num_master
     assert decode_parameters(ask(commands, "statistics"))["objects"] == "19"
+    names, *lines = (line.split(":") for line in ask(commands, "partition-info").split(";"))
+    told = {name: sum(int(line[names.index(name)]) for line in lines) for name in ("records", "tombstones")}
+    assert told == {"records": 19, "tombstones": 1}
+
+
+def test_the_entries_of_an_index_are_counted_once_and_then_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    for number in range(20):
+        commands.put({"a": number % 5}, digest=bytes([number]) * 20)
+    ask(commands, "sindex-create:ns=test;set=s;indexname=i;bin=a;type=numeric")
+    request = "sindex-stat:ns=test;indexname=i"
+    told = decode_parameters(ask(commands, request))
+    assert (told["entries"], told["entries_per_bval"], told["entries_per_rec"]) == ("20", "4", "1")
+    commands.remove(durable=True, digest=bytes(20))
+    commands.put({"a": "no number"}, digest=b"\1" * 20)
+    monkeypatch.setattr(Entries, "add", None)
+    assert decode_parameters(ask(commands, request))["entries"] == "18"
+
+
+def test_an_index_that_is_gone_is_counted_no_more() -> None:
+    commands = Commands()
+    commands.put({"a": 1})
+    ask(commands, "sindex-create:ns=test;set=s;indexname=i;bin=a;type=numeric")
+    ask(commands, "sindex-stat:ns=test;indexname=i")
+    index = commands.cluster.indexes["i"]
+    owner = commands.cluster.record_set(commands.cluster.nodes[0], b"s")
+    counted = owner.entries(index)
+    ask(commands, "sindex-delete:ns=test;indexname=i")
+    commands.put({"a": 1}, digest=bytes(20))
+    assert sum(counted.num_entries.values()) == 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -121,12 +149,16 @@ def test_what_a_node_holds_is_told_without_walking_through_its_records() -> None
 def test_the_counts_are_those_of_the_records_that_are_there(steps: list[tuple[int, str]]) -> None:
     commands = Commands(strong_consistency=False)
     cluster = commands.cluster
+    index = Definition(b"s", b"a", Particle.STRING, 0)
+    commands.put({"a": "first"}, digest=bytes([9]) * 20)
+    cluster.record_set(cluster.nodes[0], b"s").entries(index)
     for number, step in steps:
         digest = bytes([number]) * 20
         if step in ("put", "big"):
             commands.put({"a": "x" * (100 if step == "big" else 1)}, digest=digest)
         elif step == "truncate":
             cluster.truncate(cluster.nodes[0], b"s", commands.now_ms)
+            commands.drop_all()
         elif step == "cut":
             cluster.form(cluster.nodes[0].view.members)
         else:
@@ -134,10 +166,15 @@ def test_the_counts_are_those_of_the_records_that_are_there(steps: list[tuple[in
         commands.pass_s(1)
     cluster.record_set(cluster.nodes[0], b"s")
     for node in cluster.nodes:
-        held = [record for copy in node.sets[b"s"].values() for record in copy.values()]
+        held = [record for copy in node.sets.get(b"s", {}).values() for record in copy.values()]
         num_tombstones = sum(record.is_tombstone for record in held)
         expected = (len(held) - num_tombstones, num_tombstones, sum(len(record.row) for record in held))
         assert cluster.count(node, b"s") == expected
+    owner = cluster.record_set(cluster.nodes[0], b"s")
+    entries = owner.entries(index)
+    values = [value for pid in owner.filled for record in owner.records(pid).values() for value in index.values(record)]
+    assert sum(entries.num_records.values()) == sum(entries.num_entries.values()) == len(values)
+    assert entries.num_values == len(set(values))
 
 
 def test_truncating_whole_partitions_handles_no_record_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +183,7 @@ def test_truncating_whole_partitions_handles_no_record_by_itself(monkeypatch: py
         commands.put({"a": 1}, digest=bytes([number]) * 20)
     monkeypatch.setattr(commands.cluster, "put", None)
     commands.cluster.truncate(commands.cluster.nodes[0], b"s", commands.now_ms + 1)
+    commands.drop_all()
     assert [commands.cluster.count(node, b"s") for node in commands.cluster.nodes] == [(0, 0, 0)] * 3
     assert commands.scan() == []
 

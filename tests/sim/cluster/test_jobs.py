@@ -12,9 +12,9 @@ from geotrain.wire.frames import FrameReader, encode_frame
 from geotrain.wire.info import decode_parameters
 from geotrain.wire.messages import Message, decode_messages, encode_message, operation
 from sim.cluster.answers.info import answer
-from sim.cluster.cluster import State
 from sim.cluster.execution import background
 from sim.cluster.execution.query import query
+from sim.cluster.node import State
 from tests.conftest import simulated_cluster
 from tests.sim.cluster.in_process import NAMESPACE, Commands
 from tests.sim.cluster.wire_client import ALL_PARTITIONS, WireClient
@@ -87,7 +87,7 @@ def test_a_running_query_is_aborted_once(filled: Commands) -> None:
     assert answer(filled.cluster, node, "query-show:trid=5") == "ERROR:2:job not found"
 
 
-def test_a_background_write_stands_still_with_its_node_and_dies_with_it(filled: Commands) -> None:
+def test_a_background_write_stands_still_with_its_node(filled: Commands) -> None:
     node = filled.cluster.nodes[0]
     _, steps = background.start(filled.cluster, node, writing())
     next(steps)
@@ -98,11 +98,21 @@ def test_a_background_write_stands_still_with_its_node_and_dies_with_it(filled: 
     node.state = State.UP
     next(steps)
     assert told(filled)["job-progress"] > done
-    node.state = State.DOWN
-    written = filled.scan()
+
+
+@pytest.mark.parametrize("is_started_again", [False, True])
+def test_a_background_write_dies_with_its_node_for_good(filled: Commands, is_started_again: bool) -> None:
+    node = filled.cluster.nodes[0]
+    _, steps = background.start(filled.cluster, node, writing())
+    next(steps)
+    written = [message.bins() for message in filled.scan()]
+    node.die(keeps_memory=True)
+    if is_started_again:
+        node.state = State.UP
+        filled.cluster.rebalance()
     assert list(steps) == []
-    assert filled.scan() == written
-    assert told(filled)["status"] == "done(abandoned-1)"
+    assert [message.bins() for message in filled.scan()] == written
+    assert answer(filled.cluster, node, f"query-show:trid={TRID}") == "ERROR:2:job not found"
 
 
 def test_a_scan_whose_client_leaves_is_over(filled: Commands) -> None:
@@ -150,12 +160,14 @@ def test_truncating_drops_what_was_last_written_before_a_moment_that_has_passed(
     commands.now_ms = now_ms
     lut_ns = (now_ms - 15_000) * 1_000_000
     assert answer(commands.cluster, node, f"truncate:namespace=test;set=s;lut={lut_ns}") == "ok"
+    commands.drop_all()
     assert [message.bins()["n"] for message in commands.scan()] == [2]
     future_ns = (now_ms + 60_000) * 1_000_000
     for lut, text in ((future_ns, "would-truncate-in-the-future"), (1, "would-truncate-to-0"), ("x", "bad 'lut'")):
         assert text in answer(commands.cluster, node, f"truncate:namespace=test;set=s;lut={lut}")
     assert len(commands.scan()) == 1
     assert answer(commands.cluster, node, "truncate-namespace:namespace=test") == "ok"
+    commands.drop_all()
     assert commands.scan() == []
 
 

@@ -15,7 +15,9 @@ from sim.cluster import journal as module
 from sim.cluster.__main__ import _keep_house
 from sim.cluster.answers.info import answer
 from sim.cluster.journal import MAGIC, Damaged, Entry, Journal, bodies, encode_entry
+from sim.cluster.metadata import Metadata
 from sim.cluster.records import Record, SetName, make_record, make_tombstone, set_name_of
+from sim.cluster.sites.roster import Membership
 from sim.cluster.values.refused import Refused
 from tests.sim.cluster.in_process import Commands
 
@@ -121,6 +123,47 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(journal: Journal, tmp_path:
 def test_two_clusters_can_not_share_a_folder(journal: Journal, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is in use by another cluster"):
         Journal(tmp_path, "geotrain")
+
+
+def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^data_dir: \S+/file/inner: Not a directory"):
+        Journal(tmp_path / "file" / "inner", "geotrain")
+
+
+def test_a_file_that_can_not_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "geotrain.records").mkdir()
+    with pytest.raises(ConfigError, match=r"^data_dir: \S+/geotrain.records: Is a directory"):
+        Journal(tmp_path, "geotrain")
+
+
+def test_a_disk_that_is_full_at_the_start_is_said_and_costs_no_record(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal.put(OWNER, digest_of(1), record(1))
+    journal.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ConfigError, match=r"^data_dir: \S+/geotrain.records: No space left on device"):
+            Journal(tmp_path, "geotrain")
+    assert reopened(Journal(tmp_path, "geotrain"), tmp_path) == [record(1)]
+
+
+def test_truncated_records_are_gone_from_the_file_when_it_is_opened_again(journal: Journal, tmp_path: Path) -> None:
+    for number in range(4):
+        journal.put(OWNER, digest_of(number), record(number))
+        journal.put(NO_SET, digest_of(number), record(number, owner=NO_SET))
+    journal.put(OWNER, digest_of(0), record(0, 2), transaction=7, deadline=8)
+    membership = Membership(1, {"A1": 1})
+    luts = {b"s": record(2).last_update_ms, None: record(1).last_update_ms}
+    journal.put_metadata(Metadata(1, membership, membership, {}, luts))
+    kept = [record(2), record(3), *(record(number, owner=NO_SET) for number in (1, 2, 3))]
+    entries = reopened_whole(journal, tmp_path)
+    assert sorted(entry.record for entry in entries if not entry.transaction) == sorted(kept)
+    assert [entry.record for entry in entries if entry.transaction] == [record(0, 2)]
 
 
 def test_the_file_stays_small_however_often_a_record_changes(

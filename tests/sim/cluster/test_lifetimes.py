@@ -55,6 +55,7 @@ def test_expired_records_are_removed_from_every_node(mortal: Commands) -> None:
     mortal.put({"a": 1}, ttl=TTL_NEVER, digest=bytes(20))
     mortal.pass_s(61)
     mortal.cluster.remove_expired(mortal.now_ms)
+    mortal.drop_all()
     assert [mortal.cluster.count(node, b"s").num_records for node in mortal.cluster.nodes] == [1, 1, 1]
 
 

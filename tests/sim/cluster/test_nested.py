@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from geotrain.wire import packing
 from geotrain.wire.codes import Particle, ResultCode
+from geotrain.wire.particles import decode_value, encode_value
 from sim.cluster.values import nested
 from sim.cluster.values.nested import CONTEXT
 from sim.cluster.values.refused import Refused
@@ -122,6 +123,27 @@ def test_an_element_of_an_ordered_list_moves_when_it_changes() -> None:
 
 particles = st.sampled_from([Particle.NIL, Particle.INTEGER, Particle.LIST, Particle.MAP])
 garbage = st.binary(max_size=30) | st.lists(st.integers(0, 255), max_size=4).map(packing.pack)
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "arguments", "after", "answer"),
+    [([1, 2], 1, [7], [1, 2, 7], 3), ([1, 2], 11, [], [], None), ({1: 2}, 67, [3, 4, 0], {1: 2, 3: 4}, 2)],
+)
+def test_a_change_is_understood_as_older_clients_write_it(
+    before: Any, code: int, arguments: list[Any], after: Any, answer: Any
+) -> None:
+    packed = code.to_bytes(2, "big") + (packing.pack(arguments) if arguments else b"")
+    changed, told = nested.modify(*encode_value(before), packed)
+    assert (decode_value(*changed), decode_value(*told)) == (after, answer)
+
+
+def test_a_read_is_understood_as_older_clients_write_it() -> None:
+    assert nested.read(*encode_value([5, 6]), b"\0\x11" + packing.pack([1])) == encode_value(6)
+    assert nested.read(*encode_value([5, 6]), b"\0\x10") == encode_value(2)
+    for cut_short in (b"\0", b"\0\x11\x91"):
+        with pytest.raises(Refused) as refusal:
+            nested.read(*encode_value([5, 6]), cut_short)
+        assert refusal.value.code == ResultCode.PARAMETER
 
 
 @given(particle=particles, value=garbage, operation=garbage)

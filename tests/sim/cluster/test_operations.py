@@ -14,7 +14,8 @@ from geotrain.wire.messages import Operation, decode_ops, encode_op, operation
 from geotrain.wire.particles import Opaque, Value
 from sim.cluster.records import make_record, set_name_of
 from sim.cluster.values import operations
-from sim.cluster.values.operations import Draft, check, read_all
+from sim.cluster.values.drafts import Draft
+from sim.cluster.values.operations import check, read_all
 from sim.cluster.values.refused import Refused
 
 BINS: dict[str, Value] = {
@@ -127,6 +128,29 @@ def test_a_later_operation_sees_what_an_earlier_one_did() -> None:
     answers = decode_all(b"".join(operations.apply(draft, asked, respond_all=True)))
     assert [int.from_bytes(op.value, "big") for op in answers] == [1, 1, 7]
     assert draft == {b"x": operation(OpCode.READ, "x", []).raw}
+
+
+CHANGES = [OpCode.INCREMENT, OpCode.APPEND, OpCode.PREPEND]
+
+
+@pytest.mark.parametrize("code", CHANGES)
+@pytest.mark.parametrize("value", [7, 1.5, "a", b"a", [1], {1: 1}])
+def test_a_change_of_an_absent_bin_makes_it_of_any_type(code: int, value: Value) -> None:
+    draft = Draft({})
+    operations.apply(draft, [operation(code, "x", value)], respond_all=False)
+    assert draft == {b"x": operation(OpCode.READ, "x", value).raw}
+
+
+@pytest.mark.parametrize("code", CHANGES)
+@pytest.mark.parametrize(("value", "result"), [(None, ResultCode.PARAMETER), ([1], ResultCode.BIN_TYPE)])
+def test_a_change_of_a_present_bin_is_refused_where_the_types_do_not_fit(
+    code: int, value: Value, result: ResultCode
+) -> None:
+    for present in (7, "a"):
+        draft = Draft({b"x": operation(OpCode.READ, "x", present).raw})
+        with pytest.raises(Refused) as refusal:
+            operations.apply(draft, [operation(code, "x", value)], respond_all=False)
+        assert refusal.value.code == result
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aerospike
+from aerospike import predicates
 
 from geotrain.wire.codes import Field, OpCode
 from geotrain.wire.frames import MESSAGE, FrameReader, encode_frame
@@ -136,3 +137,27 @@ def test_a_transaction_that_was_open_when_the_cluster_died_can_still_be_committe
         assert [reader.get(key)[2]["value"] for key in keys] == [2, 2]
         reader.close()
         client.close()
+
+
+def test_what_operators_have_decided_survives_a_kill(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, addresses):
+        client = connect(addresses[0])
+        for number in range(3):
+            client.put(("geotrain", SET, number), {"value": number})
+            client.put(("geotrain", "truncated", number), {"value": number})
+        client.index_single_value_create("geotrain", SET, "value", aerospike.INDEX_NUMERIC, "by_value")
+        client.truncate("geotrain", "truncated", 0)
+        client.close()
+        with WireClient(addresses[0]) as first:
+            roster = first.info("roster:namespace=geotrain").partition(":")[0].removeprefix("roster=")
+            fewer = roster.partition(",")[2]
+            assert first.info(f"roster-set:namespace=geotrain;nodes={fewer}") == "ok"
+    with running(tmp_path) as (_, addresses):
+        client = connect(addresses[0])
+        query = client.query("geotrain", SET)
+        query.where(predicates.between("value", 1, 2))
+        assert sorted(record[2]["value"] for record in query.results()) == [1, 2]
+        assert client.query("geotrain", "truncated").results() == []
+        client.close()
+        with WireClient(addresses[0]) as again:
+            assert again.info("roster:namespace=geotrain").startswith(f"roster={roster}:pending_roster={fewer}:")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.sites.roster import decode_roster, encode_roster
+from sim.cluster.sites.roster import Membership, decode_roster, encode_roster, reclustered
 
 node_ids = st.text("0123456789ABCDEF", min_size=1, max_size=16)
 
@@ -22,3 +22,10 @@ def test_a_roster_is_written_as_servers_write_it() -> None:
 def test_what_is_no_roster_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"nodes|roster node"):
         decode_roster(text)
+
+
+def test_a_recluster_takes_the_pending_roster_and_all_quiescing_and_leaves_those_that_are_away() -> None:
+    before = Membership(7, {"a": 1, "b": 2}, active_rack=1, quiesced=frozenset({"a", "x"}))
+    pending = Membership(3, {"a": 1, "c": 3}, active_rack=3)
+    after = reclustered(before, pending, {"a": False, "b": True, "c": False})
+    assert after == Membership(8, {"a": 1, "c": 3}, active_rack=3, quiesced=frozenset({"b", "x"}))

@@ -9,6 +9,7 @@ from geotrain.wire import codes, frames
 from geotrain.wire.batches import BatchRow, encode_batch
 from geotrain.wire.codes import Field, OpCode, ResultCode
 from geotrain.wire.frames import FrameReader, compress, encode_frame
+from geotrain.wire.info import decode_parameters, decode_reply
 from geotrain.wire.messages import Message, decode_message, decode_messages, encode_message, operation
 from geotrain.wire.particles import Value
 from geotrain.wire.partitions import decode_replicas
@@ -86,6 +87,25 @@ def test_a_scan_names_the_partitions_that_the_node_does_not_hold(addresses: list
     assert num_served == 2 * 4096
 
 
+def test_a_node_counts_its_connections_and_what_it_was_asked(client: WireClient, addresses: list[str]) -> None:
+    before = decode_parameters(client.info("statistics"))
+    with WireClient(addresses[0]) as another:
+        another.info("status")
+        told = decode_parameters(another.info("statistics"))
+    assert int(told["client_connections_opened"]) == int(before["client_connections_opened"]) + 1
+    assert int(told["info_complete"]) >= int(before["info_complete"]) + 2
+    num_open, num_closed = int(told["client_connections"]), int(told["client_connections_closed"])
+    assert num_open >= 2
+    assert num_open + num_closed == int(told["client_connections_opened"])
+
+
+def test_an_info_request_without_names_is_told_who_the_server_is(client: WireClient) -> None:
+    ((_, body),) = client.ask(encode_frame(frames.INFO, b""))
+    told = dict(decode_reply(body))
+    assert told["version"] == client.info("version")
+    assert {"node", "build", "edition", "features", "statistics"} <= told.keys()
+
+
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
@@ -103,8 +123,11 @@ def test_a_scan_names_the_partitions_that_the_node_does_not_hold(addresses: list
         pytest.param(Message(info1=1, fields={Field.NAMESPACE: NAMESPACE}), 4, id="query of nothing"),
         pytest.param(scan(index_range=INDEX_RANGE), 201, id="query without its index"),
         pytest.param(scan(index_range=INDEX_RANGE[:-1]), 4, id="index range cut short"),
-        pytest.param(scan(index_range=INDEX_RANGE, index_context=b"x"), 16, id="index with a context"),
+        pytest.param(scan(index_range=INDEX_RANGE, index_context=b"x"), 201, id="index with another context"),
         pytest.param(scan(udf_package=b"x"), 16, id="aggregation"),
+        pytest.param(
+            Message(info1=1, fields={Field.NAMESPACE: NAMESPACE, Field.UDF_PACKAGE: b"x"}), 16, id="whole aggregation"
+        ),
         pytest.param(scan(partition_ids=b"\xff\xff"), 4, id="partition id"),
         pytest.param(scan(digests=b"short"), 4, id="digest to resume after"),
         pytest.param(scan(filter=b"\xc1"), 4, id="filter"),

@@ -11,6 +11,7 @@ from geotrain.wire.codes import Field, OpCode, ResultCode
 from geotrain.wire.frames import Frame
 from geotrain.wire.info import decode_parameters, decode_reply
 from geotrain.wire.messages import decode_messages
+from geotrain.wire.partitions import NUM_PARTITIONS
 from tests.conftest import simulated_cluster
 from tests.sim.cluster.wire_client import WireClient
 from tests.vectors import Exchange, exchanges
@@ -21,8 +22,12 @@ OUT_OF_SCOPE: dict[str, str] = {}
 ASIDE = re.compile(r"\b(A1|asd-one|simulated|[0-9A-F]{11,16}|127\.0\.0\.1:\d+)\b")
 """Names, keys and addresses, which differ from cluster to cluster."""
 
-VALUES_ASIDE = {"cluster_key", "cluster_principal", "uptime", "client_connections", "data_used_bytes"}
-"""Statistics that tell of the one cluster, not of what was asked of it."""
+VALUES_ASIDE = re.compile(
+    r"(system|host|process|threads|heap)_|storage-engine\.stripe\[\d\]\.|cluster_(key|principal|generation)|paxos_principal"
+    r"|client_connections|info_complete|deprecated_requests|uptime|time_since_rebalance|current_time"
+    r"|data_used_bytes|batch_index_(unused|created)_buffers|failed_best_practices"
+)
+"""What of a node differs by its machine, by its age, or by how it stores records; the names are compared."""
 
 JOB_ASIDE = {"trid", "run-time", "time-since-done", "from", "net-io-bytes", "recs-filtered-meta", "recs-filtered-bins"}
 """What is told of a query that differs from run to run."""
@@ -30,8 +35,8 @@ JOB_ASIDE = {"trid", "run-time", "time-since-done", "from", "net-io-bytes", "rec
 RELEASE_ASIDE = {"os", "arch", "sha"}
 """What of a release depends on where it was built."""
 
-NUM_LINES = 300
-"""How many lines of `partition-info` are compared: the capture is cut behind the 388th."""
+NUM_LINES = 389
+"""How many lines of `partition-info` the capture has, the one with the names among them; the next is cut."""
 
 VERSION = re.compile(r"[0-9a-f]{12}(?=\.)|(?<=:)(?=[0-9]*[A-F])[0-9A-F]{2,16}(?=:)")
 """Ids of clusters and of nodes in `partition-info`."""
@@ -69,13 +74,28 @@ def test_the_simulated_cluster_answers_as_the_real_server_did(
 ) -> None:
     replies = replayed[exchange.name]
     if exchange.request[1] == frames.INFO:
-        assert _info(replies) == _info(exchange.replies, like=_info(replies))
+        assert _info(replies) == _info(exchange.replies)
     elif exchange.case == "query-max-records":
         everything = _rows(exchanges()[exchange.position - 7].replies)
         assert len(_rows(replies)) == len(_rows(exchange.replies)) == 6
         assert all(row in everything for row in _rows(replies))
     else:
         assert _rows(replies) == _rows(exchange.replies)
+
+
+def test_all_partitions_are_told_of_in_the_form_of_the_captured_ones(replayed: dict[str, list[Frame]]) -> None:
+    (capture,) = (exchange.replies[0] for exchange in exchanges() if exchange.case == "info partition-info")
+    (_, ours), (_, real) = (decode_reply(reply.body)[0] for reply in (replayed["info partition-info"][0], capture))
+    names, *rows = (line.split(":") for line in _partitions(ours))
+    _, *captured, _ = (line.split(":") for line in _partitions(real))
+    differing = names.index("partition"), names.index("records")
+
+    def form(row: list[str]) -> tuple[str, ...]:
+        return tuple("" if column in differing else cell for column, cell in enumerate(row))
+
+    assert {form(row) for row in rows} == {form(row) for row in captured}
+    assert [int(row[differing[0]]) for row in rows] == list(range(NUM_PARTITIONS))
+    assert sum(int(row[differing[1]]) for row in rows) == 13
 
 
 def test_nothing_is_listed_out_of_scope_that_no_vector_has() -> None:
@@ -94,11 +114,8 @@ def _rows(replies: list[Frame]) -> list[tuple[Any, ...]]:
     return sorted(rows, key=lambda row: row[:2])
 
 
-def _info(replies: list[Frame], like: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Names and values of an info reply, with what differs from cluster to cluster put aside.
-
-    Of long lists of `name=value` only the names in `like` are kept: a simulation has not all of them.
-    """
+def _info(replies: list[Frame]) -> dict[str, Any]:
+    """Names and values of an info reply, with what differs from cluster to cluster put aside."""
     answers: dict[str, Any] = {}
     for name, value in decode_reply(replies[0].body):
         if GENERATIONS.match(name):
@@ -108,17 +125,22 @@ def _info(replies: list[Frame], like: dict[str, Any] | None = None) -> dict[str,
         elif name in ("replicas", "namespaces"):
             answers[name] = value.split(";")[0]
         elif name.startswith(("sets/", "namespace/", "statistics", "get-config")):
-            values = decode_parameters(value.strip(";").replace(":", ";"))
-            answers[name] = {n: values[n] for n in values.keys() - VALUES_ASIDE if like is None or n in like[name]}
+            pairs = value.strip(";").replace(":", ";") if name.startswith("sets/") else value
+            values = decode_parameters(pairs)
+            answers[name] = [(n, VALUES_ASIDE.match(n) is not None or v) for n, v in values.items()]
         elif name == "release":
             answers[name] = {n: n in RELEASE_ASIDE or v for n, v in decode_parameters(value).items()}
         elif name == "partition-info":
-            answers[name] = [VERSION.sub("~", line) for line in value.split(";")[:NUM_LINES]]
+            answers[name] = _partitions(value)[:NUM_LINES]
         elif name == "query-show":
             answers[name] = [_job(decode_parameters(job.replace(":", ";"))) for job in value.split(";")]
         else:
             answers[name] = ASIDE.sub("~", value)
     return answers
+
+
+def _partitions(value: str) -> list[str]:
+    return [VERSION.sub("~", line) for line in value.rstrip("\0").split(";")]
 
 
 def _job(values: dict[str, str]) -> dict[str, Any]:

@@ -42,6 +42,20 @@ def test_a_link_that_is_given_one_way_counts_for_both_and_a_site_is_near_itself(
     assert network.round_trip_s("a", "a") == network.round_trip_s("b", "c") == 0
 
 
+def test_a_message_takes_its_size_over_the_bandwidth_behind_what_was_sent_before_and_the_same_way() -> None:
+    network = Network([LinkConfig(sites=["a", "b"], delay_ms=30, bytes_per_s=1000)], 0)
+    assert network.arrival_s("a", "b", 9.0, 500) == pytest.approx(9.53)
+    assert network.arrival_s("a", "b", 9.2, 500) == pytest.approx(10.03)
+    assert network.arrival_s("b", "a", 9.2) == pytest.approx(9.23)
+    assert network.arrival_s("a", "a", 9.2, 500) == 9.2
+
+
+def test_what_has_no_size_takes_no_bandwidth_from_what_is_sent_before_it() -> None:
+    slow = link(bytes_per_s=1000)
+    assert slow.arrival_s(9.0, 0) == 9.0
+    assert slow.arrival_s(0.0, 500) == 0.5
+
+
 def test_each_direction_can_have_its_own_link() -> None:
     network = Network([LinkConfig(sites=["a", "b"], delay_ms=30), LinkConfig(sites=["b", "a"], delay_ms=10)], 0)
     assert network.link("a", "b").delay_s() == pytest.approx(0.030)
@@ -65,6 +79,14 @@ def test_what_waits_for_a_link_is_told_once_when_it_heals() -> None:
     cut.heal()
     cut.heal()
     assert told == ["up"]
+
+
+def test_a_link_that_was_slow_is_as_it_was_configured_once_it_heals() -> None:
+    link = Network([LinkConfig(sites=["a", "b"], delay_ms=30, bytes_per_s=1000)], 0).link("a", "b")
+    link.quality = LinkQuality(delay_ms=500, bytes_per_s=1)
+    assert link.arrival_s(1.0, 60) == 61.5
+    link.heal()
+    assert link.arrival_s(2.0, 60) == pytest.approx(2.090)
 
 
 @pytest.mark.parametrize("name", ["delay_ms", "jitter_ms", "bytes_per_s"])

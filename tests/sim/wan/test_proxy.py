@@ -5,8 +5,11 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from sim.wan import proxy
 from sim.wan.model import LinkConfig, Network
+from sim.wan.proxy import Observer
 
 DEADLINE_S = 20.0
 HERE, THERE = "here", "there"
@@ -172,3 +175,40 @@ def test_a_service_that_is_not_there_is_a_closed_connection() -> None:
                 assert await reader.read() == b""
 
     asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
+def test_an_observer_sees_all_bytes_of_its_connection_in_both_directions() -> None:
+    async def run() -> None:
+        observers: list[tuple[bytearray, bytearray]] = []
+
+        def observer() -> Observer:
+            up, down = bytearray(), bytearray()
+            observers.append((up, down))
+            return Observer(up.extend, down.extend)
+
+        service = await asyncio.start_server(_echo, "127.0.0.1", 0)
+        target = service.sockets[0].getsockname()
+        server = await proxy.listen(Network((), 0), HERE, THERE, ("127.0.0.1", 0), target, observer)
+        for sent in (b"one", b"two" * 100_000):
+            async with connected(server.sockets[0].getsockname()) as (reader, writer):
+                writer.write(sent)
+                writer.write_eof()
+                assert await reader.read(-1) == sent
+        assert observers == [(bytearray(sent), bytearray(sent)) for sent in (b"one", b"two" * 100_000)]
+        server.close()
+        service.close()
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
+def test_one_who_dials_before_the_service_is_there_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            target = unused.getsockname()
+        server = await proxy.listen(Network((), 0), HERE, THERE, ("127.0.0.1", 0), target)
+        async with connected(server.sockets[0].getsockname()) as (reader, _):
+            assert await reader.read(-1) == b""
+        server.close()
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+    assert "can't be reached" in caplog.text
