@@ -7,11 +7,12 @@ orders and their times; or with a seed of which these are drawn. Orders travel a
 import argparse
 import asyncio
 import logging
+import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from geotrain.errors import ConfigError
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 DEADLINE_S = 30.0
 MAX_EVENTS = 100_000
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _READ_BYTES = 1 << 16
 
 Command = Callable[[dict[str, str]], Awaitable[str | None]]
@@ -79,6 +81,12 @@ class Orders:
         return "|".join(self._events.lines)
 
 
+def check_names(values: dict[str, str], *known: str) -> None:
+    """Refuse parameters that an order does not take, so that none is misspelt unnoticed. Raises OrderError."""
+    if unknown := [name for name in values if name not in known]:
+        raise OrderError(f"{unknown[0]} is not a parameter of this order; there are {', '.join(known)}")
+
+
 def number(values: dict[str, str], name: str, *, default: float = 0.0, low: float = 0.0, high: float = 1e12) -> float:
     """A parameter that is a number. Raises OrderError."""
     try:
@@ -129,8 +137,14 @@ class Control:
     """The control port of a running simulation, from another process."""
 
     def __init__(self, address: str) -> None:
+        """Connect. Raises ValueError for what is no address, ConnectionError where nobody listens."""
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+        if not host or not port.isdecimal():
+            raise ValueError(f"address must be host:port, got {address!r}")
+        try:
+            self._socket = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(f"{address} can't be reached: {error}; the simulation says its address") from None
         self._reader = FrameReader()
 
     def __enter__(self) -> "Control":
@@ -158,11 +172,39 @@ class Control:
         started_s = time.monotonic()
         for order in orders:
             time.sleep(max(0.0, started_s + order.at_s - time.monotonic()))
-            self.order(order.text)
+            try:
+                self.order(order.text)
+            except OrderError as error:
+                raise OrderError(f"{order}: {error}") from None
 
-    def sites(self) -> list[str]:
-        """Where the nodes of a simulated cluster stand. Raises OrderError where there is none."""
-        return sorted({decode_parameters(line)["site"] for line in self.order("state").split("|")})
+    def nodes(self) -> dict[str, list[str]]:
+        """The nodes of a simulated cluster by their sites. Raises OrderError where there is none."""
+        nodes: dict[str, list[str]] = {}
+        for facts in map(decode_parameters, self.order("state").split("|")):
+            nodes.setdefault(facts["site"], []).append(facts["node"])
+        return nodes
+
+
+def _play_seed(address: str, seed: int, chosen: Sequence[str], duration_s: float) -> None:
+    """Draw faults at the chosen sites (none: all), print them as a script, and play it.
+
+    Interrupted, all is made whole at once. Raises OrderError, or ValueError for what can't be drawn.
+    """
+    with Control(address) as control:
+        nodes = control.nodes()
+        sites = chosen or sorted(nodes)
+        if unknown := [site for site in sites if site not in nodes]:
+            raise OrderError(f"--sites: no node stands at {unknown[0]!r}; there are {', '.join(sorted(nodes))}")
+        neighbours = [name for site in sites for name in nodes[site] if len(nodes[site]) > 1]
+        drawn = schedule.draw(seed, sites, duration_s, neighbours)
+        try:
+            print(*drawn, sep="\n", flush=True)
+            control.play(drawn)
+        except KeyboardInterrupt:
+            with Control(address) as healer:  # the other may be owed an answer
+                for text in schedule.healing(sites):
+                    healer.order(text)
+            raise
 
 
 def main(arguments: list[str]) -> int:
@@ -179,22 +221,31 @@ def main(arguments: list[str]) -> int:
         parser.error("give either orders, --script or --seed")
     try:
         script = schedule.parse(given.script.read_text()) if given.script else []
+        if given.seed is not None:
+            _play_seed(given.address, given.seed, given.sites.split(",") if given.sites else [], given.duration_s)
+            return 0
         with Control(given.address) as control:
             for text in given.orders:
                 print(*control.order(text).split("|"), sep="\n")
-            if given.seed is not None:
-                sites = given.sites.split(",") if given.sites else control.sites()
-                script = schedule.draw(given.seed, sites, given.duration_s)
-                print(*script, sep="\n", flush=True)
             control.play(script)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped: what is broken now stays so until it is healed", file=sys.stderr)
+        left = "what is broken now stays so until it is healed" if given.seed is None else "all is made whole"
+        print(f"stopped: {left}", file=sys.stderr)
         return 130
     return 0
 
 
+def _interrupt_once(*signal_and_frame: object) -> None:
+    """Whoever stops a program often says so twice, and the second time must not stop the healing."""
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, _interrupt_once)
     sys.exit(main(sys.argv[1:]))

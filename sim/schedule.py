@@ -39,10 +39,11 @@ def parse(script: str) -> list[Order]:
     return sorted(orders, key=lambda order: order.at_s)
 
 
-def draw(seed: int, sites: Sequence[str], duration_s: float) -> list[Order]:
+def draw(seed: int, sites: Sequence[str], duration_s: float, nodes: Sequence[str] = ()) -> list[Order]:
     """Faults of any kind at any site, each overlapping the next; at the end of the duration all is whole again.
 
-    One site only may lose its memory, so that no acknowledged write is lost for good.
+    One site only may lose its memory, so that no acknowledged write is lost for good. nodes: those that share a site,
+    and so may fail alone.
     """
     if len(sites) < 2:
         raise ValueError(f"sites must be two or more, got {', '.join(sites) or 'none'}")
@@ -53,36 +54,37 @@ def draw(seed: int, sites: Sequence[str], duration_s: float) -> list[Order]:
     orders = []
     at_s = random.uniform(0, min(_PAUSE_S[0], duration_s / 2))
     while at_s < duration_s:
-        begin, end = _fault(random, sites, forgetful)
+        begin, end = _fault(random, sites, nodes, forgetful)
         orders.append(Order(round(at_s, 3), begin))
         orders.append(Order(round(min(at_s + random.uniform(*_LENGTH_S), duration_s), 3), end))
         at_s += random.uniform(*_PAUSE_S)
-    orders += [Order(round(duration_s, 3), text) for text in _healing(sites)]
+    orders += [Order(round(duration_s, 3), text) for text in healing(sites)]
     return sorted(orders, key=lambda order: order.at_s)
 
 
-def _fault(random: Random, sites: Sequence[str], forgetful: str) -> tuple[str, str]:
+def _fault(random: Random, sites: Sequence[str], nodes: Sequence[str], forgetful: str) -> tuple[str, str]:
     """The orders that begin and end a fault."""
     site, other = random.sample(sites, 2)
+    where = f"node={random.choice(nodes)}" if nodes and random.random() < 0.5 else f"site={site}"
     link = f"from={site};to={other}"
     skew_ms = random.choice([-25_000, -10_000, 10_000, 25_000])
     delay_ms = random.choice([3, 30, 200])
     kind = random.choice(["drop", "close", "late;delay_ms=400", "code;code=18"])
     return random.choice(
         [
-            (f"kill:site={site}", f"start:site={site}"),
+            (f"kill:{where}", f"start:{where}"),
             (f"kill:site={forgetful};memory=lost", f"start:site={forgetful}"),
-            (f"pause:site={site}", f"resume:site={site}"),
+            (f"pause:{where}", f"resume:{where}"),
             (f"cut:site={site}", f"heal:site={site}"),
             (f"cut:{link}", f"heal:{link}"),
             (f"slow:site={site};delay_ms={delay_ms};jitter_ms=3", f"heal:site={site}"),
-            (f"skew:site={site};ms={skew_ms}", f"skew:site={site};ms=0"),
-            (f"misbehave:site={site};kind={kind};count=5", f"behave:site={site}"),
+            (f"skew:{where};ms={skew_ms}", f"skew:{where};ms=0"),
+            (f"misbehave:{where};kind={kind};count=5", f"behave:{where}"),
         ]
     )
 
 
-def _healing(sites: Sequence[str]) -> list[str]:
+def healing(sites: Sequence[str]) -> list[str]:
     """The orders that end all faults there are."""
     ends = ("start:site={}", "resume:site={}", "behave:site={}", "skew:site={};ms=0")
     return ["heal", *(end.format(site) for site in sites for end in ends)]

@@ -8,6 +8,8 @@ from sim.wan.model import LinkConfig
 
 MAX_PORT = 65535
 MAX_TTL_S = 10 * 365 * 24 * 3600
+MAX_NAMESPACE_BYTES = 31
+SEPARATORS = ":;,/="  # of the answers to info requests
 EDITIONS = ("enterprise", "community")
 
 
@@ -38,7 +40,7 @@ class ClusterConfig:
     """The simulated cluster: one namespace on some nodes, all in one process.
 
     host: the address that every node listens on and tells its peers.
-    nodes: the nodes by name, one a site.
+    nodes: the nodes by name; a site may have several.
     namespace: the name of the namespace.
     replication_factor: how many nodes hold each record; equal to the number of racks, every site holds everything.
     strong_consistency: whether the namespace is strongly consistent (enterprise only), as clients and checks see it.
@@ -85,6 +87,14 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if not self.nodes:
             raise ValueError("nodes must name at least one node")
+        if not 0 < len(self.namespace.encode()) <= MAX_NAMESPACE_BYTES or set(self.namespace) & set(SEPARATORS):
+            raise ValueError(f"namespace must be 1 to 31 bytes, none of them {SEPARATORS}, got {self.namespace!r}")
+        sites = {*(node.site or name for name, node in self.nodes.items()), *self.client_sites}
+        for name, link in self.links.items():
+            if unknown := [site for site in link.sites if site not in sites]:
+                raise ValueError(
+                    f"links.{name}.sites: no such site: {unknown[0]!r}; there are {', '.join(sorted(sites))}"
+                )
         if self.edition not in EDITIONS:
             raise ValueError(f"edition must be one of {', '.join(EDITIONS)}, got {self.edition!r}")
         if self.edition == "community" and self.strong_consistency:

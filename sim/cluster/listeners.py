@@ -27,19 +27,20 @@ class Listeners:
             await self.open(node)
 
     async def open(self, node: Node) -> None:
-        """Listen for a node, and give it its addresses. Raises ConfigError for a port in use."""
+        """Listen for a node, and give it its addresses. Raises ConfigError for a port in use, OSError for a site's."""
         servers = self._open.setdefault(node.name, [])
         server, node.port = await self._listen(node, node.port)
         servers.append(server)
         node.addresses[""] = node.host, node.port
         for site in self._cluster.config.client_sites:
             inner, port = await self._listen(node, 0, site)
+            servers.append(inner)
             outer_port = node.addresses[site][1] if site in node.addresses else 0
             outer = await proxy.listen(
                 self._cluster.network, site, node.site, (node.host, outer_port), (node.host, port)
             )
             node.addresses[site] = node.host, outer.sockets[0].getsockname()[1]
-            servers += inner, outer
+            servers.append(outer)
 
     def close(self, node: Node) -> None:
         """Listen no more for a node, and break its connections."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 
-from sim.control import Command, OrderError, number
+from sim.control import Command, OrderError, check_names, number
 from sim.wan.model import Link, LinkQuality, Network
 
 
@@ -33,20 +33,27 @@ class LinkFaults:
 
     async def slow(self, values: dict[str, str]) -> None:
         """slow:site=S or slow:from=S;to=T, with delay_ms, jitter_ms, bytes_per_s: what links are until they heal."""
+        links = self._links(values, "delay_ms", "jitter_ms", "bytes_per_s")
         quality = LinkQuality(
             delay_ms=number(values, "delay_ms"),
             jitter_ms=number(values, "jitter_ms"),
             bytes_per_s=int(number(values, "bytes_per_s")),
         )
-        for link in self._links(values):
+        for link in links:
             link.quality = quality
         self._network.has_delays = True
 
-    def _links(self, values: dict[str, str]) -> list[Link]:
+    def _links(self, values: dict[str, str], *others: str) -> list[Link]:
+        """The links that an order means. others: what it may say beside them."""
+        check_names(values, "site", "from", "to", *others)
+        if "site" in values and values.keys() & {"from", "to"}:
+            raise OrderError("give either site=, or from= and to=")
         wanted = [values["site"]] if "site" in values else [values.get("from", ""), values.get("to", "")]
         if unknown := [name for name in wanted if name not in self._sites]:
             raise OrderError(f"no such site: {unknown[0]!r}; give site=, or from= and to=, of {', '.join(self._sites)}")
         if len(wanted) == 2:
+            if wanted[0] == wanted[1]:
+                raise OrderError(f"from= and to= must be two sites, got {wanted[0]} twice")
             return [self._network.link(*wanted)]
         here, link = wanted[0], self._network.link
         return [each for there in self._sites if there != here for each in (link(here, there), link(there, here))]

@@ -1,5 +1,6 @@
 """The wide area between sites: how long bytes take from one to another, or that none get through. Knows no sockets."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -20,8 +21,8 @@ class LinkQuality:
 
     def __post_init__(self) -> None:
         for name in ("delay_ms", "jitter_ms", "bytes_per_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,8 +66,13 @@ class Link:
                 self._is_free_at_s = now_s
         return now_s + self.delay_s()
 
-    def when_up(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once the link is up again: what was sent meanwhile is late, not lost, as TCP has it."""
+    @property
+    def is_slowed(self) -> bool:
+        """Whether the link is not as it was configured."""
+        return self.quality is not self._configured
+
+    def when_healed(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once the link is as it was: what was sent meanwhile is late, not lost, as TCP has it."""
         self._waiting.append(resume)
 
     def cut(self) -> None:

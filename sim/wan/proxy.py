@@ -46,6 +46,7 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
         self._is_held = False
         self._awaits_link = False
+        self._hears_of_healing = False
 
     def open_after(self, delay_s: float) -> None:
         """Send nothing on its way for this long."""
@@ -59,6 +60,8 @@ class Channel:
             self._last_s = max(self._last_s, arrival_s)
             self._queue.append((self._last_s, piece))
         self.num_waiting_bytes += len(data)
+        if self._link.is_slowed:
+            self._hear_of_healing()
         self._wait()
 
     def hold(self) -> None:
@@ -80,15 +83,32 @@ class Channel:
         if self._queue and self._timer is None and not self._is_held and not self._awaits_link:
             self._timer = self._loop.call_at(self._queue[0][0], self._arrive)
 
-    def _link_is_up(self) -> None:
-        self._awaits_link = False
+    def _hear_of_healing(self) -> None:
+        if not self._hears_of_healing:
+            self._hears_of_healing = True
+            self._link.when_healed(self._link_has_healed)
+
+    def _link_has_healed(self) -> None:
+        """What is still on its way goes on as if it set out now, or as it would have, whichever is earlier."""
+        self._awaits_link = self._hears_of_healing = False
+        now_s = self._loop.time()
+        self._last_s, self._opens_s = now_s, min(self._opens_s, now_s)
+        late, self._queue = self._queue, deque()
+        for arrival_s, piece in late:
+            if arrival_s > now_s:
+                arrival_s = min(arrival_s, self._link.arrival_s(now_s, len(piece)))
+            self._last_s = max(self._last_s, arrival_s)
+            self._queue.append((self._last_s, piece))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._wait()
 
     def _arrive(self) -> None:
         self._timer = None
         if not self._link.is_up:
             self._awaits_link = True
-            self._link.when_up(self._link_is_up)
+            self._hear_of_healing()
             return
         while self._queue and self._queue[0][0] <= self._loop.time() and not self._is_held:
             _, data = self._queue.popleft()

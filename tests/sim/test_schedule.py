@@ -51,6 +51,19 @@ def test_one_site_at_most_loses_its_memory(seed: int) -> None:
     assert len({order.text for order in draw(seed, SITES, 300.0) if "memory=lost" in order.text}) <= 1
 
 
+@given(seed=seeds)
+def test_nodes_that_share_a_site_fail_alone_too_and_are_made_whole(seed: int) -> None:
+    orders = [order.text for order in draw(seed, SITES, 300.0, ["ewr1", "ewr2"])]
+    alone = [text for text in orders if "node=" in text]
+    assert alone, "of 18 faults at least one is at a node"
+    assert {text.partition("node=")[2].partition(";")[0] for text in alone} <= {"ewr1", "ewr2"}
+    for at, text in enumerate(orders):
+        verb, _, about = text.partition(":")
+        if "node=" in text and is_begin(text):
+            assert any(later.startswith(f"{ENDS[verb]}:{about.partition(';')[0]}") for later in orders[at + 1 :]), text
+        assert "memory=lost" not in text or "site=" in text
+
+
 @given(seed=seeds, duration_s=durations_s)
 def test_a_schedule_as_it_is_printed_is_a_script(seed: int, duration_s: float) -> None:
     orders = draw(seed, SITES, duration_s)

@@ -2,12 +2,13 @@
 
 import time
 
+from geotrain.errors import ConfigError
 from geotrain.wire.info import encode_parameters
 from sim.cluster.cluster import Cluster
 from sim.cluster.listeners import Listeners
 from sim.cluster.node import Node, State
 from sim.cluster.sites.misbehaviour import Kind, Misbehaviour
-from sim.control import Command, OrderError, number, one_of
+from sim.control import Command, OrderError, check_names, number, one_of
 
 MAX_COUNT = 1_000_000
 
@@ -32,7 +33,7 @@ class NodeFaults:
     async def kill(self, values: dict[str, str]) -> None:
         """kill:node=N[;memory=lost]: the node's process dies; a lost memory comes back empty."""
         memory = one_of(values, "memory", "kept", "lost")
-        for node in self._nodes(values):
+        for node in self._nodes(values, "memory"):
             node.die(keeps_memory=memory == "kept")
             self._listeners.close(node)
         self._cluster.rebalance()
@@ -43,7 +44,13 @@ class NodeFaults:
             if node.state is State.DOWN:
                 node.state, node.started_s = State.UP, time.monotonic()
                 self._cluster.rebalance()
-                await self._listeners.open(node)
+                try:
+                    await self._listeners.open(node)
+                except (ConfigError, OSError) as error:
+                    node.die(keeps_memory=True)
+                    self._listeners.close(node)
+                    self._cluster.rebalance()
+                    raise OrderError(f"node {node.name} stays dead: {str(error).splitlines()[0]}") from None
 
     async def pause(self, values: dict[str, str]) -> None:
         """pause:node=N: the node's process stands still; its connections stay, and the others go on without it."""
@@ -64,8 +71,9 @@ class NodeFaults:
 
     async def skew(self, values: dict[str, str]) -> None:
         """skew:node=N;ms=M: the node's clock is so far ahead (or, negative, behind)."""
-        for node in self._nodes(values):
-            node.skew_ms = int(number(values, "ms", low=-1e9))
+        skew_ms = int(number(values, "ms", low=-1e9))
+        for node in self._nodes(values, "ms"):
+            node.skew_ms = skew_ms
         for node in self._cluster.nodes:
             self._cluster.check_clocks(node.view)
 
@@ -76,9 +84,10 @@ class NodeFaults:
         delay_ms), code (don't carry out, answer result code R).
         """
         kind = Kind(one_of(values, "kind", *Kind))
-        code, delay_ms = int(number(values, "code", high=255)), number(values, "delay_ms")
+        code = int(number(values, "code", low=float(kind is Kind.CODE), high=255))
+        delay_ms = number(values, "delay_ms")
         count = int(number(values, "count", default=1, high=MAX_COUNT))
-        for node in self._nodes(values):
+        for node in self._nodes(values, "kind", "code", "delay_ms", "count"):
             node.misbehaviours.extend([Misbehaviour(kind, code, delay_ms / 1000)] * count)
 
     async def behave(self, values: dict[str, str]) -> None:
@@ -101,10 +110,14 @@ class NodeFaults:
             lines.append(encode_parameters(facts))
         return "|".join(lines)
 
-    def _nodes(self, values: dict[str, str]) -> list[Node]:
-        found = [node for node in self._cluster.nodes if values.get("node") == node.name]
-        found = found or [node for node in self._cluster.nodes if values.get("site") == node.site]
+    def _nodes(self, values: dict[str, str], *others: str) -> list[Node]:
+        """The nodes that an order means. others: what it may say beside them."""
+        check_names(values, "node", "site", *others)
+        if {"node", "site"} <= values.keys():
+            raise OrderError("give either node= or site=")
+        nodes = self._cluster.nodes
+        found = [node for node in nodes if values.get("node") == node.name or values.get("site") == node.site]
         if not found:
-            names = ", ".join(node.name for node in self._cluster.nodes)
+            names = ", ".join(node.name for node in nodes)
             raise OrderError(f"node= must be one of {names}, or site= the site of one")
         return found

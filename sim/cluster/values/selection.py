@@ -14,8 +14,10 @@ from sim.cluster.values.elements import (
     ORDERED,
     PRESERVE_ORDER,
     Container,
+    Key,
     List,
     Map,
+    Sought,
     integer,
     order_key,
     pack_integer,
@@ -157,11 +159,14 @@ def _relative(arguments: Arguments, first: int, size: int) -> range:
 
 
 def _equal(parts: list[bytes], wanted: list[bytes]) -> list[int]:
-    targets = [sought(packed) for packed in wanted]
+    """Where elements equal any of those wanted. Targets of which as much counts are looked up together."""
+    groups: dict[tuple[int | None, bool], tuple[Sought, set[Key]]] = {}
+    for target in map(sought, wanted):
+        groups.setdefault((target.num_compared, bool(target.key)), (target, set()))[1].add(target.key)
     return [
         position
         for position, key in enumerate(_keys(parts))
-        if any(target.view(key) == target.key for target in targets)
+        if any(target.view(key) in keys for target, keys in groups.values())
     ]
 
 

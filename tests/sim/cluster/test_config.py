@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from sim.cluster.config import ClusterConfig, NodeConfig
+from sim.wan.model import LinkConfig
 
 SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig(rack=3)}
 
@@ -11,6 +12,10 @@ SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig
     ("fields", "named"),
     [
         ({"nodes": {}}, "nodes must name at least one node"),
+        ({"namespace": ""}, "namespace must be 1 to 31 bytes"),
+        ({"namespace": "n" * 32}, "namespace must be 1 to 31 bytes"),
+        ({"namespace": "a:b"}, "namespace must be 1 to 31 bytes"),
+        ({"links": {"far": LinkConfig(sites=["ewr", "sfo"])}}, "links.far.sites: no such site: 'sfo'"),
         ({"edition": "communty"}, "edition must be one of enterprise, community"),
         ({"edition": "community"}, "strong_consistency is not offered by the community edition"),
         ({"replication_factor": 4}, "replication_factor must be 1 to 3"),

@@ -1,13 +1,16 @@
 """Orders to a running cluster from the command line, and its log."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sim.control import Control, main
-from sim.schedule import draw, parse
-from tests.conftest import simulated_cluster
+from sim.schedule import draw, healing, parse
+from tests.conftest import ROOT, simulated_cluster
 from tests.sim.cluster.test_faults import get
 from tests.sim.cluster.wire_client import WireClient
 
@@ -73,7 +76,8 @@ def test_a_script_is_played_each_order_at_its_time(running: Running, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"), [("0 cut:site=sfo", "no such site: 'sfo'"), ("soon heal", "line 1 must be seconds")]
+    ("line", "reason"),
+    [("0 cut:site=sfo", "0.000 cut:site=sfo: no such"), ("soon heal", "line 1 must be seconds")],
 )
 def test_a_script_that_can_not_be_played_says_why(
     running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, reason: str
@@ -96,6 +100,36 @@ def test_faults_of_a_seed_are_printed_as_a_script_and_played(
 def test_faults_are_drawn_at_the_sites_that_are_given(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([running.address, "--seed", "7", "--duration-s", "0.1", "--sites", "ewr,jfk"]) == 0
     assert "lga" not in capsys.readouterr().out
+
+
+def test_faults_are_drawn_at_no_site_that_there_is_not(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([running.address, "--seed", "7", "--sites", "ewr,sfo"]) == 1
+    assert "no node stands at 'sfo'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_all_is_made_whole_where_the_faults_of_a_seed_are_interrupted(running: Running, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "sim.control", running.address, "--seed", "7", "--duration-s", "600"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "600.000 skew:site=lga;ms=0\n":  # all is printed, and being played
+                break
+        process.send_signal(number)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "stopped: all is made whole\n")
+    assert running.said(13) == healing(SITES)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1", "address must be host:port"), ("127.0.0.1:1", "127.0.0.1:1 can't be reached")]
+)
+def test_an_address_where_nobody_takes_orders_is_named(
+    capsys: pytest.CaptureFixture[str], address: str, reason: str
+) -> None:
+    assert main([address, "heal"]) == 1
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--seed", "1", "heal"], ["--seed", "1", "--script", "faults.txt"]])

@@ -1,5 +1,6 @@
 """Faults of a running cluster, as its clients see them."""
 
+import socket
 from collections.abc import Iterator
 
 import aerospike
@@ -150,6 +151,17 @@ def test_a_killed_node_hangs_up_and_comes_back_on_its_port_with_the_newest_recor
         assert client.messages(get(2, "replica"))[0].bins() == {"n": 2}
 
 
+def test_a_node_whose_port_was_taken_meanwhile_stays_dead_until_it_is_free(sites: Sites) -> None:
+    host, _, port = sites.addresses["lga"].rpartition(":")
+    sites.control.order("kill:node=lga")
+    with socket.create_server((host, int(port))), pytest.raises(OrderError, match="node lga stays dead"):
+        sites.control.order("start:node=lga")
+    assert "site=lga;state=down" in sites.control.order("state")
+    sites.control.order("start:node=lga")
+    with sites.client("lga") as client:
+        assert code_of(client, put(2, 1)) == ResultCode.OK
+
+
 def test_a_paused_node_answers_once_it_goes_on_and_is_no_master_any_more(sites: Sites) -> None:
     with sites.client("jfk") as paused, sites.client("ewr") as other:
         assert code_of(paused, put(3, 1)) == ResultCode.OK
@@ -273,7 +285,25 @@ def test_the_official_client_rides_through_the_loss_of_a_site(sites: Sites) -> N
 
 @pytest.mark.parametrize(
     "order",
-    ["explode", "kill:node=xyz", "kill:node=ewr;memory=half", "cut:site=xyz", "cut:from=ewr", "skew:node=ewr;ms=x"],
+    [
+        "explode",
+        "kill:node=xyz",
+        "kill:node=ewr;memory=half",
+        "kill:node=ewr;mem=lost",
+        "kill:node=ewr;site=jfk",
+        "cut:site=xyz",
+        "cut:from=ewr",
+        "cut:from=ewr;to=ewr",
+        "cut:site=ewr;to=jfk",
+        "heal:sit=ewr",
+        "slow:site=ewr;delay=3",
+        "skew:node=ewr;ms=x",
+        "skew:node=ewr;s=30",
+        "misbehave:node=ewr;kind=code",
+        "misbehave:node=ewr;kind=code;code=0",
+        "misbehave:node=ewr;kind=code;code=256",
+        "misbehave:node=ewr;kind=code;code=18;counts=5",
+    ],
 )
 def test_an_order_that_can_not_be_carried_out_says_why(sites: Sites, order: str) -> None:
     with pytest.raises(OrderError):

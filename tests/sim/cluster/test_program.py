@@ -38,6 +38,17 @@ def test_a_port_in_use_is_said_in_two_lines(tmp_path: Path) -> None:
     ]
 
 
+def test_the_file_in_the_how_to_puts_sites_far_from_each_other(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/how-to/simulated-cluster.md").read_text()
+    (tmp_path / "far.yaml").write_text(guide.partition("```yaml\n")[2].partition("```")[0])
+    with start(tmp_path, "--config-dir", str(tmp_path), "--config-name", "far") as process:
+        assert process.stdout is not None
+        assert "from site ewr: ewr=" in process.stdout.readline()
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+
+
 def test_a_wrong_field_is_refused_by_its_name_without_a_stack_trace(tmp_path: Path) -> None:
     with start(tmp_path, "edition=communty") as process:
         _, err = process.communicate(timeout=20)

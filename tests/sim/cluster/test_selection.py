@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotrain.wire.codes import ResultCode
+from sim.cluster.values.elements import Sought
 from sim.cluster.values.refused import Refused
 from sim.cluster.values.selection import INVERTED, Return
 from tests.sim.cluster.nested_values import ask, change
@@ -160,6 +161,15 @@ def test_a_map_tells_of_what_was_selected_and_removing_takes_it_out(
         assert ask(values, selection.read, kind | flag, *arguments) == answer
     rest = {key: value for key, value in items if key not in chosen_items}
     assert change(values, selection.remove, Return.KEY | flag, *arguments) == (rest, expected[Return.KEY])
+
+
+def test_many_values_are_looked_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    view = Sought.view
+    monkeypatch.setattr(Sought, "view", lambda target, key: looked_at.append(key) or view(target, key))
+    values = list(range(200))
+    assert ask(values, 23, Return.COUNT, values[100:]) == 100
+    assert len(looked_at) == len(values), "each once, however many are wanted: a client can send hundreds of thousands"
 
 
 @given(values=lists, place=places)

@@ -74,7 +74,7 @@ def test_what_waits_for_a_link_is_told_once_when_it_heals() -> None:
     told: list[str] = []
     cut = link()
     cut.cut()
-    cut.when_up(lambda: told.append("up"))
+    cut.when_healed(lambda: told.append("up"))
     assert told == []
     cut.heal()
     cut.heal()
@@ -90,9 +90,10 @@ def test_a_link_that_was_slow_is_as_it_was_configured_once_it_heals() -> None:
 
 
 @pytest.mark.parametrize("name", ["delay_ms", "jitter_ms", "bytes_per_s"])
-def test_a_negative_field_is_refused_by_its_name(name: str) -> None:
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_a_field_that_is_no_amount_is_refused_by_its_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
-        link(**{name: -1})
+        link(**{name: value})
 
 
 @pytest.mark.parametrize("sites", [[], ["a"], ["a", "a"], ["a", ""], ["a", "b", "c"]])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sim.wan import proxy
-from sim.wan.model import LinkConfig, Network
-from sim.wan.proxy import Observer
+from sim.wan.model import LinkConfig, LinkQuality, Network
+from sim.wan.proxy import Channel, Observer
 
 DEADLINE_S = 20.0
 HERE, THERE = "here", "there"
@@ -101,6 +101,27 @@ def test_what_is_sent_while_the_link_is_cut_arrives_when_it_heals() -> None:
             assert await answer == b"b"
 
     carried(test)
+
+
+@pytest.mark.parametrize("slow", [LinkQuality(bytes_per_s=1), LinkQuality(delay_ms=1e6)])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_was_sent_over_a_slow_link_goes_on_as_fast_as_any_once_it_heals(slow: LinkQuality, is_cut: bool) -> None:
+    sent = bytes(range(256)) * 1000
+
+    async def run() -> None:
+        link = Network([], 0).link(HERE, THERE)
+        link.quality = slow
+        arrived, is_done = bytearray(), asyncio.Event()
+        channel = Channel(link, arrived.extend, is_done.set)
+        channel.send(sent)
+        if is_cut:
+            link.cut()
+        link.heal()
+        channel.send(b"more")
+        await is_done.wait()
+        assert arrived == sent + b"more"
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
 
 
 def test_a_link_that_is_cut_one_way_lets_the_other_through() -> None:
