@@ -30,6 +30,14 @@ from geotrain.wire.messages import HEADER_BYTES, Message, encode_message, operat
 from geotrain.wire.partitions import NUM_PARTITIONS
 
 SET = "benchmark"
+COLUMNS = {
+    "id": "int64",
+    "count": "int64",
+    "price": "float64",
+    "ratio": "float64",
+    "name": "string",
+    "kind": "string",
+}
 BATCH_ROWS = 3000
 NUM_LOADERS = 2
 NUM_CONNECTIONS = 16

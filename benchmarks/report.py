@@ -3,7 +3,8 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,12 @@ class Figure:
     def holds(self) -> bool:
         """Whether the figure keeps its limit."""
         return self.value >= self.limit if self.better == "higher" else self.value <= self.limit
+
+
+def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each figure over the runs that have it."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: statistics.median([run[name] for run in runs if name in run]) for name in names}
 
 
 def print_report(benchmark: str, results: Mapping[str, float], shows: Mapping[str, Figure]) -> None:

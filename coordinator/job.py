@@ -13,7 +13,7 @@ from typing import Any
 from coordinator import events, instructions
 from coordinator.events import Event
 from coordinator.instructions import Instruction
-from geotrain.view.cut import Digests, Rows, among, differing, reconcile
+from geotrain.view.cut import Cut, Digests, Rows, among, differing, reconcile
 
 
 class Outcome(StrEnum):
@@ -184,8 +184,8 @@ class Job:
         self._round_opened_s = now_s
         self._cut_reports = {}
         sites = self._enter(Phase.SCANNING, self._prepared & self._connected, now_s)
-        until_ns = int((now_s - self.rules.skew_margin_s) * 1e9)
-        return [instructions.ScanCut(sites, self.round, until_ns, self.base_version)]
+        cut = Cut.before(now_s, self.rules.skew_margin_s)
+        return [instructions.ScanCut(sites, self.round, cut.until_ns, self.base_version)]
 
     def _compare(self, now_s: float, reason: str) -> list[Instruction]:
         self._cut_reports = dict(self._reports)

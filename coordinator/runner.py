@@ -191,7 +191,9 @@ class JobRunner:
             until_ns=instruction.until_ns,
             sites=instruction.sites,
         )
-        self._cut_lineage = {"until_ns": str(instruction.until_ns)}
+        task = self.config.task
+        unproven = {name: "looked up, not proven" for name in task.view if name not in task.proven()}
+        self._cut_lineage = {"until_ns": str(instruction.until_ns), **unproven}
         message = pb.ScanCut(job=self.id, round=instruction.round, until_ns=instruction.until_ns)
         self._links.send(instruction.sites, pb.ToAgent(scan_cut=message))
 

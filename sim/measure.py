@@ -19,9 +19,8 @@ from geotrain.tasks.features import Encoding, encode, encode_samples, split
 from geotrain.tasks.model import build_model
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.connect import View
-from geotrain.view.scan import scan
 from site_agent.datasets import load
-from site_agent.join import join_rows
+from site_agent.join.steps import join_rows
 from site_agent.training import evaluate, predict
 
 NUM_LOOKUPS = 2000
@@ -101,12 +100,12 @@ def key_latency(view: View, set_name: str, keys: Iterable[str]) -> Latency:
 
 def scan_view(view: View, task: TaskConfig) -> dict[str, pl.DataFrame]:
     """The task's sets of the view, as they are now."""
-    return {name: pl.DataFrame(scan(view, name, s.columns, None).table) for name, s in task.view.items()}
+    return {name: pl.DataFrame(view.scan(name, s.columns).read_all()) for name, s in task.view.items()}
 
 
 def load_local(folder: Path, task: TaskConfig) -> dict[str, pl.DataFrame]:
     """The task's local datasets of a site."""
-    return {name: load(folder, name, dataset) for name, dataset in task.local.items()}
+    return {name: load(folder, name, dataset).frame for name, dataset in task.local.items()}
 
 
 def metric_of(

@@ -2,60 +2,41 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from geotrain.errors import GeotrainError
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding, Statistics
+from geotrain.view.connect import View
+from geotrain.view.cut import Cut
+from geotrain.view.layout import DIGEST, GENERATION
+from geotrain.view.sizes import set_sizes
 from site_agent.config import SiteConfig
-from site_agent.join import join_rows
+from site_agent.datasets import LocalDataset
+from site_agent.join.execute import Join, Joined, learn, num_blocks
+from site_agent.join.fetch import fetch
+from site_agent.join.planner import Rates
+from site_agent.join.sources import Part, ReadSet
 from site_agent.trainer import Trained, Trainer
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The training set: Ray references to blocks of joined rows, in the order of the local rows."""
-
-    blocks: list[ray.ObjectRef]
-    num_rows: int
-
+# What every task may be given whole, as a part of the memory that tasks share.
+BROADCAST_SHARE = 1 / 4
 
 Worker = ray.remote(Trainer)
 
 
 @ray.remote
-def _join_block(task: TaskConfig, rows: pa.Table, tables: Mapping[str, ray.ObjectRef]) -> pa.Table:
-    frames = {name: pl.DataFrame(table) for name, table in zip(tables, ray.get(list(tables.values())), strict=True)}
-    return join_rows(task, pl.DataFrame(rows), frames).to_arrow()
-
-
-@ray.remote
-def _count(block: pa.Table) -> int:
-    return block.num_rows
-
-
-@ray.remote
 def _statistics(task: TaskConfig, block: pa.Table) -> Statistics:
     return Statistics.of(pl.DataFrame(block), task)
-
-
-def _get(refs: Any) -> Any:
-    """ray.get; an error that a user can act on comes back as itself, without the worker's stack trace."""
-    try:
-        return ray.get(refs)
-    except RayTaskError as error:
-        if isinstance(error.cause, GeotrainError):
-            raise error.cause from None
-        raise
 
 
 class Compute:
@@ -64,6 +45,7 @@ class Compute:
     def __init__(self, site: SiteConfig) -> None:
         self._site = site
         self._trainers: list[Any] = []
+        self._rates = Rates()
         local = site.ray.address == "local"
         try:
             ray.init(
@@ -94,22 +76,48 @@ class Compute:
             ray.kill(trainer)
         self._trainers = []
 
-    def join(self, task: TaskConfig, local: Mapping[str, pl.DataFrame], view: Mapping[str, pa.Table]) -> Joined:
-        """Join the task's rows with the other local datasets and the view's tables, a block a CPU."""
-        rows = local[task.rows.dataset].to_arrow()
-        others = {name: frame.to_arrow() for name, frame in local.items() if name != task.rows.dataset}
-        tables = {name: ray.put(table) for name, table in {**others, **view}.items()}
-        num_blocks = max(1, int(ray.cluster_resources()["CPU"]))
-        size = -(-max(rows.num_rows, 1) // num_blocks)
-        blocks = [
-            _join_block.remote(task, rows.slice(start, size).combine_chunks(), tables)
-            for start in range(0, rows.num_rows, size)
-        ]
-        return Joined(blocks=blocks, num_rows=sum(_get([_count.remote(block) for block in blocks])))
+    def read(self, view: View, task: TaskConfig, cut: Cut) -> dict[str, ReadSet]:
+        """Read the sets that are to be proven the same at every site: their rows below the cut, and which these are."""
+        sizes = set_sizes(view, task.proven())
+        num_parts = num_blocks(max((size.num_bytes for size in sizes.values()), default=0))
+        sets = {}
+        for name in sizes:
+            view_set = task.view[name]
+            part = Part(view.config, name, view_set, cut, metadata=(DIGEST, GENERATION), by_key=bool(view_set.key))
+            sets[name] = ReadSet.of(part, num_parts)
+            self._rates = learn(self._rates, sets[name].read, num_parts)
+        return sets
+
+    def join(
+        self,
+        view: View,
+        task: TaskConfig,
+        local: Mapping[str, LocalDataset],
+        read: Mapping[str, ReadSet],
+        cut: Cut | None,
+    ) -> Joined:
+        """Join the task's rows with the other local datasets and the view's sets: those that were `read`, and others.
+
+        cut: leaves out later rows of the others; None takes them as they are.
+        """
+        shared_bytes = ray.cluster_resources()["object_store_memory"]
+        join = Join(
+            task=task,
+            local=local,
+            view=view,
+            cut=cut,
+            read=read,
+            cache_dir=Path(self._site.cache_dir),
+            max_broadcast_bytes=int(shared_bytes * BROADCAST_SHARE),
+            rates=self._rates,
+        )
+        joined = join.run()
+        self._rates = join.rates
+        return joined
 
     def statistics(self, task: TaskConfig, joined: Joined) -> Statistics:
         """The training rows' sums and counts."""
-        first, *others = _get([_statistics.remote(task, block) for block in joined.blocks])
+        first, *others = fetch([_statistics.remote(task, block) for block in joined.blocks])
         for other in others:
             first = first.merge(other)
         return first
@@ -126,9 +134,9 @@ class Compute:
                 for rank in range(world)
             ]
             if world > 1:
-                address: str = _get(self._trainers[0].rendezvous.remote())
-                _get([trainer.join_group.remote(address) for trainer in self._trainers])
-        _get(
+                address: str = fetch(self._trainers[0].rendezvous.remote())
+                fetch([trainer.join_group.remote(address) for trainer in self._trainers])
+        fetch(
             [
                 trainer.load.remote(task, encoding, list(joined.blocks), list(site.allowed_targets), seed)
                 for trainer in self._trainers
@@ -146,7 +154,7 @@ class Compute:
     def _all(self, method: str, base: Mapping[str, torch.Tensor], *arguments: object) -> Trained:
         shared = ray.put(dict(base))
         try:
-            return _get([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers])[0]
+            return fetch([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers])[0]
         except (RayError, GeotrainError):
             self.release()  # a group that lost a worker can't go on; the next round starts a fresh one
             raise

@@ -56,6 +56,7 @@ class SiteConfig:
     name: the site's name; lower-case letters, digits, `-` and `_`.
     rack: the rack of the Aerospike cluster that is this site's, a number over 0.
     data_dir: folder of the local datasets; its rows never leave the site.
+    cache_dir: folder of the agent's own, for what it can make anew: local rows in the order of the view's partitions.
     training: how the site trains.
     ray: the site's Ray cluster.
     allowed_targets: importable names that a task may use as `_target_` here, as glob patterns.
@@ -64,6 +65,7 @@ class SiteConfig:
     name: str = MISSING
     rack: int = MISSING
     data_dir: str = MISSING
+    cache_dir: str = "outputs/cache"
     training: SiteTrainingConfig = field(default_factory=SiteTrainingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     allowed_targets: list[str] = field(default_factory=lambda: list(DEFAULT_TARGETS))

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding, Samples, Statistics, encode_samples, split
 from geotrain.tasks.model import build_model
+from site_agent.join.outputs import to_table
 from site_agent.training import Phase, Share, choose_parameters, evaluate, seed_of, train
 
 GROUP_TIMEOUT = timedelta(seconds=120)
@@ -73,7 +74,8 @@ class Trainer:
     ) -> None:
         """Take the joined rows. seed: what all of this site's randomness follows from."""
         self._task, self._allowed, self._seed = task, allowed, seed
-        rows = pl.concat([pl.DataFrame(block) for block in ray.get(blocks)])
+        # In the order of the local rows, whichever way the join took: the same seed then gives the same model.
+        rows = pl.DataFrame(to_table(blocks))
         self._train_rows, self._test_rows = split(rows, task)
         self._train_samples, self._test_samples = self._encoded(task, encoding)
         self._model = build_model(task, encoding, allowed).to(self._device)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 
 from geotrain.errors import GeotrainError
@@ -24,10 +23,11 @@ from geotrain.tasks.targets import check_targets
 from geotrain.updates.codec import encode
 from geotrain.view.connect import View
 from geotrain.view.cut import Cut
-from geotrain.view.scan import ScannedSet, scan
-from site_agent.compute import Compute, Joined
+from site_agent.compute import Compute
 from site_agent.config import SiteAgentConfig
-from site_agent.datasets import load
+from site_agent.datasets import LocalDataset, load
+from site_agent.join.execute import Joined
+from site_agent.join.sources import ReadSet
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ class JobWork:
         self._site = config.site
         self._view = view
         self._compute = compute
-        self._local: dict[str, pl.DataFrame] = {}
-        self._scanned: dict[str, ScannedSet] = {}
+        self._local: dict[str, LocalDataset] = {}
+        self._cut = Cut(until_ns=0)
+        self._sets: dict[str, ReadSet] = {}
         self._lookup = ModelLookup(view, self._task.name)
         self._cut_id: bytes = b""
         self._joined: Joined | None = None
@@ -110,26 +111,25 @@ class JobWork:
         self._local = {
             name: load(Path(self._site.data_dir), name, dataset) for name, dataset in self._task.local.items()
         }
-        rows = len(self._local[self._task.rows.dataset])
+        rows = len(self._local[self._task.rows.dataset].frame)
         return pb.FromAgent(prepared=pb.Prepared(job=self.id, local_rows=rows))
 
     def scan_cut(self, request: pb.ScanCut) -> Iterator[Report]:
         yield self._progress("scanning", request.round)
-        cut = Cut(until_ns=request.until_ns)
-        self._scanned = {
-            name: scan(self._view, name, view_set.columns, cut) for name, view_set in self._task.view.items()
-        }
+        self._cut = Cut(until_ns=request.until_ns)
+        self._sets = self._compute.read(self._view, self._task, self._cut)
         report = pb.CutReport(job=self.id, round=request.round)
-        for name, scanned in self._scanned.items():
-            fingerprints = scanned.fingerprints().astype("<u8").tobytes()
-            report.sets.add(set=name, rows=scanned.table.num_rows, fingerprints=fingerprints)
+        for name, read in self._sets.items():
+            report.sets.add(set=name, rows=read.num_rows, fingerprints=read.fingerprints().astype("<u8").tobytes())
         self._cut_id = b"".join(fingerprint.fingerprints for fingerprint in report.sets)
+        if self._sets.keys() != self._task.view.keys():  # what is looked up may change with every cut
+            self._cut_id += request.until_ns.to_bytes(8)
         yield pb.FromAgent(cut_report=report)
 
     def list_cut_rows(self, request: pb.ListCutRows) -> Iterator[Report]:
         answer = pb.CutRows(job=self.id, round=request.round)
         for wanted in request.sets:
-            rows = self._scanned[wanted.set].rows_in(wanted.partitions)
+            rows = self._sets[wanted.set].rows_in(wanted.partitions)
             answer.sets.add(set=wanted.set, digests=rows.digests.tobytes(), generations=rows.generations.tolist())
         yield pb.FromAgent(cut_rows=answer)
 
@@ -137,12 +137,11 @@ class JobWork:
         """Drop the rows that sites read in different versions; join anew unless the cut is the last one's."""
         for dropped in decided.drop:
             digests = np.frombuffer(dropped.digests, np.uint8).reshape(-1, 20)
-            self._scanned[dropped.set] = self._scanned[dropped.set].without(digests)
+            self._sets[dropped.set] = self._sets[dropped.set].without(digests)
             self._cut_id += dropped.digests
         if self._joined is None or self._cut_id != self._joined_cut_id:
             yield self._progress("joining", decided.round)
-            tables = {name: scanned.table for name, scanned in self._scanned.items()}
-            self._joined = self._compute.join(self._task, self._local, tables)
+            self._joined = self._compute.join(self._view, self._task, self._local, self._sets, self._cut)
             self._joined_cut_id = self._cut_id
             self._encoding_json = ""
             self.num_rows = self._joined.num_rows

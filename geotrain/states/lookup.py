@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from geotrain.errors import ViewError
+from geotrain.errors import DataError, ViewError
 from geotrain.states.manifest import (
     ALIASES,
     MANIFESTS,
@@ -23,7 +23,6 @@ from geotrain.states.manifest import (
 )
 from geotrain.states.tensors import from_parts
 from geotrain.view.connect import View
-from geotrain.view.scan import scan
 
 PARTS_PER_BATCH = 32  # of half a MiB at most
 
@@ -114,6 +113,9 @@ class ModelLookup:
 
     def _known(self) -> str:
         """What there is instead, for whoever asked for something that there is not."""
-        rows = scan(self._view, ALIASES, {"model": "string", "scope": "string", "newest": "int64"}, None).table
+        try:
+            rows = self._view.scan(ALIASES, {"model": "string", "scope": "string", "newest": "int64"}).read_all()
+        except DataError:  # the first state makes the set
+            return "publish one first"
         states = sorted(reference(row["model"], row["scope"], row["newest"]) for row in rows.to_pylist())
         return f"the newest of each scope: {', '.join(states)}" if states else "publish one first"

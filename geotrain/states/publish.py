@@ -14,7 +14,8 @@ import torch
 from geotrain.errors import ViewError
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, Manifest, check_names, head_key, reference
 from geotrain.states.tensors import to_parts
-from geotrain.view.connect import Conflict, InDoubt, View
+from geotrain.view.connect import Conflict, View
+from geotrain.view.refusals import InDoubt
 from geotrain.view.retry import pauses
 
 # The server is at its best with records up to 128 KiB; half of its default limit costs fewer trips over the ocean.

@@ -1,7 +1,7 @@
 """The rules that a task's fields keep among each other, each broken rule a ValueError that names the field. Pure."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from geotrain.tasks.config import JoinStep, TaskConfig
 
 COLUMN_TYPES = ("int64", "float64", "string", "bool", "timestamp")
+KEY_TYPES = ("int64", "string")
+FORMATS = ("auto", "parquet", "csv", "json", "delta", "iceberg")
 JOIN_KINDS = ("equi", "latest", "window")
-AGGREGATES = ("mean", "sum", "count")
+AGGREGATES = ("count", "sum", "mean", "min", "max")
+PLANS = ("auto", "co_partitioned", "lookup", "broadcast", "shuffle")
 TRANSFORMS = ("none", "signed_log")
 NUMBERS = ("int64", "float64", "bool")
 # The types that each kind of feature can be made of.
@@ -38,9 +41,16 @@ def _check_sources(task: "TaskConfig") -> None:
     for name, dataset in task.local.items():
         if PurePath(dataset.path).is_absolute() or ".." in PurePath(dataset.path).parts:
             raise ValueError(f"task.local.{name}.path: {dataset.path!r} leaves the site's data folder")
+        if not PurePath(dataset.path).parts:
+            raise ValueError(
+                f"task.local.{name}.path: {dataset.path!r} names no file or folder in the site's data folder"
+            )
         _check_types(f"task.local.{name}.columns", dataset.columns)
+        _check_choice(f"task.local.{name}.format", dataset.format, FORMATS)
     for name, view_set in task.view.items():
         _check_types(f"task.view.{name}.columns", view_set.columns)
+        if view_set.key is not None:
+            _check_column(f"task.view.{name}.key", view_set.key, view_set.columns, KEY_TYPES)
         if name in task.local:
             raise ValueError(f"task.view.{name}: is also the name of a local dataset")
     _check_choice("task.rows.dataset", task.rows.dataset, task.local)
@@ -49,12 +59,15 @@ def _check_sources(task: "TaskConfig") -> None:
 def _joined_types(task: "TaskConfig") -> dict[str, str]:
     """Check the join step by step, and return the joined rows' columns with their types."""
     types = dict(task.local[task.rows.dataset].columns)
+    _check_names(f"task.local.{task.rows.dataset}.columns", types)
     sources = {name: dataset.columns for name, dataset in task.local.items()}
     sources |= {name: view_set.columns for name, view_set in task.view.items()}
     for i, step in enumerate(task.join):
         at = f"task.join[{i}]"
         _check_choice(f"{at}.source", step.source, sources)
         _check_step(at, step, types, sources[step.source])
+        _check_plan(at, step, task)
+        _check_names(f"{at}.columns", step.new_columns())
         for new in step.new_columns():
             if new in types:
                 raise ValueError(f"{at}.columns: the rows have a column {new!r} already")
@@ -73,27 +86,42 @@ def _check_step(at: str, step: "JoinStep", rows: Mapping[str, str], source: Mapp
         _check_column(f"{at}.by", theirs, source, (rows[ours],))
     if step.kind == "equi" and not step.by:
         raise ValueError(f"{at}.by: an equi step needs a key")
-    for name, value, kinds in (
-        ("time", step.time, ("latest", "window")),
-        ("within_s", step.within_s, ("latest", "window")),
-        ("aggregate", step.aggregate, ("window",)),
+    for name, value, needed, kinds in (
+        ("known_at", step.known_at, ("latest", "window"), ("latest", "window")),
+        ("within_s", step.within_s, ("window",), ("latest", "window")),
+        ("aggregate", step.aggregate, ("window",), ("window",)),
+        ("age_s", step.age_s, (), ("latest",)),
     ):
-        if (value is not None) != (step.kind in kinds):
-            raise ValueError(f"{at}.{name}: for {' and '.join(kinds)} steps, all of them and no others")
-    if step.age_s is not None and step.kind != "latest":
-        raise ValueError(f"{at}.age_s: for latest steps only")
-    if step.time is not None:
-        _check_column(f"{at}.time", step.time, source, ("timestamp",))
+        if value is None and step.kind in needed:
+            raise ValueError(f"{at}.{name}: a {step.kind} step needs it")
+        if value is not None and step.kind not in kinds:
+            raise ValueError(f"{at}.{name}: for {' and '.join(kinds)} steps only")
+    if step.known_at is not None:
+        _check_column(f"{at}.known_at", step.known_at, source, ("timestamp",))
     if step.within_s is not None and step.within_s <= 0:
         raise ValueError(f"{at}.within_s: must be more than 0 seconds, got {step.within_s}")
     if step.aggregate is not None:
         _check_choice(f"{at}.aggregate", step.aggregate, AGGREGATES)
+    _check_choice(f"{at}.how", step.how, ("left", "inner"))
+
+
+def _check_plan(at: str, step: "JoinStep", task: "TaskConfig") -> None:
+    _check_choice(f"{at}.plan", step.plan, PLANS)
+    if step.plan in ("co_partitioned", "lookup") and task.key_column(step) is None:
+        raise ValueError(
+            f"{at}.plan: {step.plan} needs a set of the view with a `key`, and `by` with a column of "
+            f"{task.rows.dataset} for that key"
+        )
+    if step.plan == "lookup" and any(other.source == step.source and other.plan != "lookup" for other in task.join):
+        raise ValueError(f"{at}.plan: another step reads {step.source} whole; look it up in all steps or in none")
+    if step.plan == "shuffle" and not step.by:
+        raise ValueError(f"{at}.plan: a shuffle needs keys in `by`")
 
 
 def _new_type(step: "JoinStep", new: str, source: Mapping[str, str]) -> str:
-    if new == step.age_s or step.aggregate in ("mean", "sum"):
-        return "float64"
-    return "int64" if step.aggregate == "count" else source[step.columns[new]]
+    if step.aggregate == "count":
+        return "int64"
+    return "float64" if step.aggregate or new == step.age_s else source[step.columns[new]]
 
 
 def _check_features(task: "TaskConfig", types: Mapping[str, str]) -> None:
@@ -121,6 +149,12 @@ def _check_budget(task: "TaskConfig") -> None:
 def _check_types(field: str, types: Mapping[str, str]) -> None:
     for column, type_ in types.items():
         _check_choice(f"{field}.{column}", type_, COLUMN_TYPES)
+
+
+def _check_names(field: str, names: Iterable[str]) -> None:
+    for name in names:
+        if name.startswith("__"):
+            raise ValueError(f"{field}: {name!r} starts with __, as only the join's own columns do")
 
 
 def _check_column(field: str, column: str, types: Mapping[str, str], allowed: Collection[str]) -> None:

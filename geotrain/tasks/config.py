@@ -10,14 +10,18 @@ from geotrain.tasks import checks
 
 @dataclass(slots=True, kw_only=True)
 class DatasetConfig:
-    """Rows that never leave their site: Parquet in the site's own folder.
+    """Rows that never leave their site: files in the site's own folder.
 
-    path: file or glob pattern, relative to the site's data folder.
+    path: file, folder or glob pattern, relative to the site's data folder. Folders named `column=value` are columns;
+        files and folders whose names start with _ or . are left out, unless the path names them.
     columns: the columns to read and the type of each: int64, float64, string, bool or timestamp.
+    format: parquet, csv, json (an object a line), delta (a table's folder) or iceberg (a table's metadata file); auto:
+        delta for a folder with a _delta_log, else as the file's name ends, parquet for any other.
     """
 
     path: str
     columns: dict[str, str]
+    format: str = "auto"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,9 +29,11 @@ class ViewSetConfig:
     """A set of the view that the task reads.
 
     columns: the columns (bins) to read and the type of each: int64, float64, string, bool or timestamp.
+    key: the column that is also the key of its record, int64 or string; joins by it need no shuffle. null: none is.
     """
 
     columns: dict[str, str]
+    key: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,27 +50,38 @@ class RowsConfig:
 
 @dataclass(slots=True, kw_only=True)
 class JoinStep:
-    """One step of the join; it adds columns to the rows and never adds or drops a row.
+    """One step of the join: it adds columns to the rows. No row ever meets what became known after the row's time.
 
-    kind: equi (the source row with the same keys), latest (the newest of the source rows with the same keys that are
-        not after the row) or window (an aggregate of the source rows of the last `within_s` seconds).
+    kind: equi (the source row with the same keys), latest (the newest of the source rows with the same keys that were
+        known at the row's time) or window (an aggregate of the source rows that became known in the `within_s` seconds
+        up to it).
     source: the local dataset or the set of the view to take from.
     by: keys: column of the rows -> column of the source; a null matches nothing; only equi must have some.
     columns: the new columns: new name -> column of the source.
-    time: the source's timestamp column; for latest and window.
-    within_s: how far back to look, in seconds; for latest and window.
-    aggregate: mean, sum or count of what is not null; for window.
-    age_s: name of one more new column: seconds from the source row's time to the row's; for latest.
+    known_at: the source's timestamp column that says when a row became known, which may be later than the time that it
+        is about; for latest and window.
+    within_s: how far back to look, in seconds; for window, and for latest where old rows shall not count (null: they
+        do).
+    aggregate: count, sum, mean, min or max of what is not null; for window.
+    age_s: name of one more new column: seconds from when the source row became known to the row's time; for latest.
+    how: left keeps the rows that match nothing, with nulls in the new columns; inner drops them.
+    plan: how rows and source meet. co_partitioned: local rows, kept on disk by partition, with the same partitions of a
+        set. lookup: only the records whose keys the rows hold are read. broadcast: every task gets the whole source.
+        shuffle: rows and source are both redistributed by their keys. auto: what seems fastest; in a job never lookup,
+        since only sets that are read whole are proven to be the same at every site. co_partitioned and lookup need a
+        set with a `key`, in `by`.
     """
 
     kind: str
     source: str
     by: dict[str, str] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
-    time: str | None = None
+    known_at: str | None = None
     within_s: float | None = None
     aggregate: str | None = None
     age_s: str | None = None
+    how: str = "left"
+    plan: str = "auto"
 
     def new_columns(self) -> list[str]:
         """The names that this step adds to the rows."""
@@ -180,6 +197,18 @@ class TaskConfig:
             if step.source in self.view or shared.intersection(step.by):
                 shared.update(step.new_columns())
         return shared
+
+    def key_column(self, step: JoinStep) -> str | None:
+        """The column of the samples' own dataset that holds the record keys of the step's source, where one does."""
+        view_set = self.view.get(step.source)
+        own = self.local[self.rows.dataset].columns
+        ours = [ours for ours, theirs in step.by.items() if view_set and theirs == view_set.key and ours in own]
+        return ours[0] if ours else None
+
+    def proven(self) -> list[str]:
+        """The sets that are read whole, so that their rows can be proven to be the same at every site."""
+        looked_up = {step.source for step in self.join if step.plan == "lookup"}
+        return [name for name in self.view if name not in looked_up]
 
     def without_view(self) -> "TaskConfig":
         """The same task as a site would have to do it alone: no sets of the view, and nothing that comes of them."""

@@ -14,8 +14,10 @@ class ViewConfig:
     reads: key reads are `local` (relaxed, from this site's rack) or `linearizable` (from the master, wherever it is)
     connect_timeout_s: limit for connecting and verifying, in seconds
     deadline_s: limit for one read or one attempt to write, in seconds
-    scan_deadline_s: limit for one slice of a scan, in seconds
-    ride_through_s: how long writes are tried again while the cluster recovers from a lost node, in seconds
+    scan_deadline_s: how long a node waits for the reader of a scan to take more rows, and how long it may search for
+        the next row that a condition holds for, in seconds
+    ride_through_s: how long writes, and scans that get no further, are tried again while the cluster recovers from a
+        lost node, in seconds
     """
 
     hosts: list[str] = field(default_factory=lambda: ["127.0.0.1:3000"])

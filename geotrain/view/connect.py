@@ -1,8 +1,8 @@
 """A verified connection to the view: records by key, in and out. Knows nothing of what the records mean."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aerospike
 from aerospike import exception as aerospike_errors
@@ -10,9 +10,17 @@ from aerospike import exception as aerospike_errors
 from geotrain.errors import ViewError
 from geotrain.view import verify
 from geotrain.view.config import ViewConfig
+from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE, pauses
 
-Key = str | int
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from geotrain.view.cut import Cut
+    from geotrain.view.write import WriteResult
+
+Key = str | int | bytes
+ClientRecord = tuple[Any, dict[str, Any], dict[str, Any]]  # key, metadata, bins
 AerospikeError = aerospike_errors.AerospikeError
 
 MAX_KEYS_PER_BATCH = 5000
@@ -21,24 +29,11 @@ DEFAULT_RECORD_BYTES = 1024 * 1024
 CLIENT_ERROR = -1
 UNKNOWN_HERE = (4, 25)  # to the node, or to its edition
 NOT_FOUND = 2
-REASONS = {
-    -15: ("the cluster did not answer", "try again when it does"),
-    -10: ("no connection to the cluster", "try again when it can be reached"),
-    8: ("the cluster is out of space", "delete what is not needed, or add storage"),
-    9: ("no answer within the deadline", "look for an overloaded node, or raise view.deadline_s"),
-    11: ("its partition is unavailable", "bring back the missing nodes of the roster"),
-    13: ("the record is too big", "raise max-record-size of the namespace"),
-    20: ("the namespace does not exist", "correct view.namespace"),
-    22: ("the cluster forbids it now", "look for stop-writes, clock skew or a TTL without nsup-period on its nodes"),
-}
+FILTERED_OUT = 27
 
 
 class Conflict(ViewError):
     """A compare-and-set that lost: the record is not in the generation that the writer saw."""
-
-
-class InDoubt(ViewError):
-    """A write that was sent and not answered: it may have been applied, or still be."""
 
 
 class Record(NamedTuple):
@@ -52,6 +47,7 @@ class View:
     """One connection to the view. Threads may share it; processes may not.
 
     consistency: `strong` or `eventual`, as the cluster says. num_racks: that have a node; 0 where the edition has none.
+    num_copies: of each record, when it connected.
     client: the official client, for the other modules of this package.
     """
 
@@ -60,6 +56,7 @@ class View:
         self.config = config
         self.consistency = verify.consistency(facts.values())
         self.num_racks = len(verify.racks(facts.values()))
+        self.num_copies = min(int(node.namespace.get("effective_replication_factor", 1)) for node in facts.values())
         # Servers before 7.1 may say 0, and mean a block of storage.
         limits = [int(node.namespace.get("max-record-size", 0)) for node in facts.values()]
         self.max_record_bytes = min(limits) or DEFAULT_RECORD_BYTES
@@ -81,9 +78,9 @@ class View:
     def close(self) -> None:
         self.client.close()
 
-    def key(self, set_name: str, key: Key) -> tuple[str, str, Key]:
+    def key(self, set_name: str, key: Key) -> tuple[str, str, str | int | bytearray]:
         """Returns the key as the client takes it."""
-        return self.config.namespace, set_name, key
+        return self.config.namespace, set_name, bytearray(key) if isinstance(key, bytes) else key
 
     def get(self, set_name: str, key: Key, *, reads: str | None = None) -> Record | None:
         """Returns the record; None where there is none.
@@ -97,17 +94,17 @@ class View:
         except aerospike_errors.RecordNotFound:
             return None
         except AerospikeError as error:
-            raise refusal(f"reading {set_name}/{key}", error.code, error.msg) from error
+            raise refusal(f"reading {set_name}/{key!r}", error.code, error.msg) from error
         return Record(bins, meta["gen"])
 
-    def get_many(self, set_name: str, keys: Sequence[Key]) -> list[Record | None]:
-        """Returns the records in the order of the keys; None where there is none."""
-        rows = self._read_many(set_name, keys, None)
+    def get_many(self, set_name: str, keys: Sequence[Key], *, reads: str | None = None) -> list[Record | None]:
+        """Returns the records in the order of the keys; None where there is none. `reads`: as for `get`."""
+        rows = self.read_many(set_name, keys, reads=reads)
         return [None if row is None else Record(row[2], row[1]["gen"]) for row in rows]
 
     def exist(self, set_name: str, keys: Sequence[Key]) -> list[bool]:
         """Returns for each key whether there is a record."""
-        return [row is not None for row in self._read_many(set_name, keys, [])]
+        return [row is not None for row in self.read_many(set_name, keys, [])]
 
     def put(self, set_name: str, key: Key, bins: Mapping[str, Any], *, generation: int | None = None) -> None:
         """Writes bins of a record, and leaves its others.
@@ -126,22 +123,76 @@ class View:
                 self.client.put(self.key(set_name, key), bins, meta, policy)
                 return
             except (aerospike_errors.RecordGenerationError, aerospike_errors.RecordExistsError) as error:
-                raise Conflict(f"{set_name}/{key} was written by someone else", "read it again, then decide") from error
+                what = f"{set_name}/{key!r} was written by someone else"
+                raise Conflict(what, "read it again, then decide") from error
             except AerospikeError as error:
                 last = error
                 in_doubt |= bool(error.in_doubt)
                 if error.code not in RETRYABLE or (in_doubt and generation is not None):
                     break
             time.sleep(pause_s)
-        raise refusal(f"writing {set_name}/{key}", last.code, last.msg, in_doubt) from last
+        raise refusal(f"writing {set_name}/{key!r}", last.code, last.msg, in_doubt) from last
 
-    def _read_many(self, set_name: str, keys: Sequence[Key], bins: list[str] | None) -> list[tuple[Any, ...] | None]:
-        rows: dict[Key, Any] = {}
+    # What follows is imported when it is called: who only reads records by key need not load Arrow, and a compiler.
+
+    def scan(self, set_name: str, columns: Mapping[str, str] | None = None, **options: Any) -> "pa.RecordBatchReader":
+        """Reads a set into Arrow columns, from this site's rack: `geotrain.view.scan.Scan`, which has the options."""
+        from geotrain.view.scan import Scan
+
+        return Scan(self.config, set_name, columns, **options).reader()
+
+    def changes(
+        self, set_name: str, *, since: "Cut", columns: Mapping[str, str] | None = None, **options: Any
+    ) -> "pa.RecordBatchReader":
+        """Reads the rows written since an earlier cut, but not which were deleted: `geotrain.view.scan.Scan`."""
+        from geotrain.view.scan import Scan
+
+        return Scan(self.config, set_name, columns, changed_since=since, **options).reader()
+
+    def lookup(
+        self, set_name: str, keys: "pa.Array | Sequence[Key]", columns: Mapping[str, str], *, cut: "Cut | None" = None
+    ) -> "pa.Table":
+        """Reads records by their keys into Arrow columns: `geotrain.view.lookup.lookup`."""
+        from geotrain.view.lookup import lookup
+
+        return lookup(self, set_name, keys, columns, cut=cut)
+
+    def write(
+        self,
+        table: Any,
+        set_name: str,
+        key: str,
+        *,
+        newer_by: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "WriteResult":
+        """Writes the rows of a table as records: `geotrain.view.write.write`."""
+        from geotrain.view.write import write
+
+        return write(self, table, set_name, key, newer_by=newer_by, progress=progress)
+
+    def read_many(
+        self,
+        set_name: str,
+        keys: Sequence[Key],
+        bins: list[str] | None = None,
+        *,
+        reads: str | None = None,
+        expression: Any = None,
+    ) -> list[ClientRecord | None]:
+        """Returns the records as the client has them, in the order of the keys; None where there is none.
+
+        bins: only these; None: all. expression: compiled; a record that it does not take is none.
+        """
+        policy = self._read_policies[reads or self.config.reads]
+        if expression is not None:
+            policy = {**(policy or {}), "expressions": expression}
+        rows: dict[Key, ClientRecord | None] = {}
         for pause_s in pauses(self.config.deadline_s):
             left = [key for key in keys if key not in rows]
             code = 0
             for at in range(0, len(left), MAX_KEYS_PER_BATCH):
-                code = self._read_batch(set_name, left[at : at + MAX_KEYS_PER_BATCH], bins, rows) or code
+                code = self._read_batch(set_name, left[at : at + MAX_KEYS_PER_BATCH], bins, policy, rows) or code
             if not code:
                 return [rows[key] for key in keys]
             if code not in RETRYABLE:
@@ -149,16 +200,24 @@ class View:
             time.sleep(pause_s)
         raise refusal(f"reading {len(left)} records of {set_name}", code)
 
-    def _read_batch(self, set_name: str, keys: Sequence[Key], bins: list[str] | None, into: dict[Key, Any]) -> int:
+    def _read_batch(
+        self,
+        set_name: str,
+        keys: Sequence[Key],
+        bins: list[str] | None,
+        policy: dict[str, Any] | None,
+        into: dict[Key, ClientRecord | None],
+    ) -> int:
         """Reads into `into` what can be read now. Returns a code of what could not, 0 where nothing is left."""
-        policy = self._read_policies[self.config.reads]
         try:
             read = self.client.batch_read([self.key(set_name, key) for key in keys], bins, policy)
         except AerospikeError as error:
             return error.code or CLIENT_ERROR
+        if len(read.batch_records) < len(keys):  # a batch that failed as a whole is not always raised
+            return int(read.result) or CLIENT_ERROR
         code = 0
         for key, row in zip(keys, read.batch_records, strict=True):
-            if row.result in (0, NOT_FOUND):
+            if row.result in (0, NOT_FOUND, FILTERED_OUT):
                 into[key] = row.record if row.result == 0 else None
             else:
                 code = row.result
@@ -186,14 +245,6 @@ def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:
         raise
 
 
-def refusal(doing: str, code: int | None, message: str | None = None, in_doubt: bool = False) -> ViewError:
-    """Returns an error of the client in words that a user can act on."""
-    what, remedy = REASONS.get(code or 0, (message or "the cluster refused it", "see the log of the cluster's nodes"))
-    if in_doubt:
-        what += "; it may have been applied all the same"
-    return (InDoubt if in_doubt else ViewError)(f"{doing}: {what} (code {code})", remedy)
-
-
 def _ask(client: Any, config: ViewConfig, end_s: float) -> dict[str, verify.NodeFacts]:
     answers: dict[str, dict[str, str]] = {}
     for question in verify.questions(config.namespace):
@@ -211,10 +262,15 @@ def _ask(client: Any, config: ViewConfig, end_s: float) -> dict[str, verify.Node
 
 def _open(config: ViewConfig) -> Any:
     deadline_ms = round(config.deadline_s * 1000)
-    # A node that falls silent gets a third of the time, so that another copy can still answer.
-    patient = {"socket_timeout": deadline_ms // 3, "max_retries": 5, "sleep_between_retries": 50}
-    near = {"replica": aerospike.POLICY_REPLICA_PREFER_RACK}
-    read = patient | near | {"total_timeout": deadline_ms, "read_mode_sc": aerospike.POLICY_READ_MODE_SC_ALLOW_REPLICA}
+    read = {
+        "total_timeout": deadline_ms,
+        # A node that falls silent gets a third of the time, so that another copy can still answer.
+        "socket_timeout": deadline_ms // 3,
+        "max_retries": 5,
+        "sleep_between_retries": 50,
+        "replica": aerospike.POLICY_REPLICA_PREFER_RACK,
+        "read_mode_sc": aerospike.POLICY_READ_MODE_SC_ALLOW_REPLICA,
+    }
     write = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "max_retries": 0}
     settings = {
         "hosts": config.seeds(),
@@ -225,7 +281,6 @@ def _open(config: ViewConfig) -> Any:
         "policies": {
             "read": read,
             "batch": read,
-            "query": patient | near | {"total_timeout": round(config.scan_deadline_s * 1000)},
             "write": write,
             "batch_parent_write": write,
             # A row that is written is the whole record: bins that it lacks go.

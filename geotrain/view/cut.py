@@ -26,6 +26,11 @@ class Cut:
 
     until_ns: int
 
+    @classmethod
+    def before(cls, now_s: float, skew_margin_s: float) -> "Cut":
+        """Returns the newest cut in which all nodes see all writes, while their clocks are at most the margin apart."""
+        return cls(int((now_s - skew_margin_s) * 1e9))
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -46,28 +51,6 @@ class Rows:
 def partitions(digests: Digests) -> NDArray[np.int64]:
     """Returns the partition of each digest, (rows,): the low 12 bits of its first two bytes, as in Aerospike."""
     return (digests[:, 0].astype(np.int64) | digests[:, 1].astype(np.int64) << 8) & (NUM_PARTITIONS - 1)
-
-
-def fingerprints(digests: Digests, generations: Generations) -> Fingerprints:
-    """Returns one 64-bit number a partition, equal for equal rows whatever their order: the sum of the rows' hashes.
-
-    A row's hash is splitmix64's finalizer (Steele, Lea and Flood, 2014) over its digest, already uniform, and its
-    generation. It guards against rows that differ by accident, not against a forger.
-    """
-    words = np.zeros((len(digests), 24), np.uint8)
-    words[:, :20] = digests
-    first, second, third = words.view("<u8").T
-    mixed = _mix(first ^ _mix(second ^ _mix(third | generations.astype(np.uint64) << np.uint64(32))))
-    sums = np.zeros(NUM_PARTITIONS, np.uint64)
-    np.add.at(sums, partitions(digests), mixed)
-    return sums
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def differing(by_site: Mapping[str, Mapping[str, Fingerprints]]) -> dict[str, list[int]]:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 # batch queue full.
 RETRYABLE = frozenset({-15, -14, -12, -10, -8, -7, 9, 11, 14, 18, 152})
 
+# Those that ask to go slower: error rate exceeded; timeout, device overload, batch queue full.
+OVERLOADED = frozenset({-14, 9, 18, 152})
+
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 

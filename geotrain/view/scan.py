@@ -1,138 +1,242 @@
-"""Scans a set of the view into Arrow columns, below a cut. Knows nothing of what the columns mean."""
+"""Scans a set of the view from the wire into Arrow columns, each row once. Knows nothing of what the columns mean."""
 
-import gc
+import logging
+import random
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
-from aerospike_helpers import expressions
 
-from geotrain.errors import DataError
-from geotrain.view.connect import AerospikeError, View, refusal
-from geotrain.view.cut import (
-    Cut,
-    Digests,
-    Fingerprints,
-    Generations,
-    Rows,
-    among,
-    fingerprints,
-    partitions,
-)
+from geotrain.errors import DataError, ViewError
+from geotrain.view.assignment import Assignment, Request
+from geotrain.view.columns import as_stored, declared_types
+from geotrain.view.config import ViewConfig
+from geotrain.view.cut import Cut, Fingerprints
+from geotrain.view.layout import KEY, METADATA, Layout
+from geotrain.view.nodes import Nodes, UnknownSet
+from geotrain.view.retry import pauses
+from geotrain.view.sample import infer_columns, sample_particles
+from geotrain.view.streams import Outcome, Streams
+from geotrain.wire.columnar import Decoder, Progress
+from geotrain.wire.filters import Where, encode_filter, named_bins
 from geotrain.wire.partitions import NUM_PARTITIONS
+from geotrain.wire.queries import encode_query
 
-# A record of the client is a dozen Python objects, so a set is read in slices and each becomes columns at once.
-NUM_SLICES = 16
+log = logging.getLogger(__name__)
 
-DIGEST = "__digest"
-GENERATION = "__generation"
-
-# Word of a column's type -> its Arrow type, and the type that the client makes of such a bin. A timestamp is an integer
-# in the view: microseconds since the Unix epoch.
-COLUMN_TYPES: dict[str, tuple[pa.DataType, type]] = {
-    "int64": (pa.int64(), int),
-    "float64": (pa.float64(), float),
-    "string": (pa.string(), str),
-    "bool": (pa.bool_(), bool),
-    "timestamp": (pa.timestamp("us"), int),
-}
-TYPE_WORDS = {python_type: word for word, (_, python_type) in COLUMN_TYPES.items() if word != "timestamp"}
+MAX_ROUNDS = 1000  # a round that gets no further than the last is paused after, and ends with `ride_through_s`
 
 
-@dataclass(frozen=True)
-class ScannedSet:
-    """A set as one site read it: the declared columns, `__digest` and `__generation`, in the order of the digests."""
+class Scan:
+    """One pass over the rows of a set, from this site's rack while its nodes have them.
 
-    table: pa.Table
+    set_name: what is read. columns: bin name -> type word (`columns.KNOWN`), `__key` -> that of the stored keys; None:
+    as a sample of the records says, which is logged so that it can be written down.
+    where: conditions (bin, comparison, value) that must all hold, or a list of such lists of which one must; the
+    servers apply them. A bin that is no column is taken to have the type that it has in a sample.
+    cut: leaves out rows whose last update is later. changed_since: leaves out those whose last update is in that
+    earlier cut. That does not tell which rows were deleted since: `changes.refresh` does.
+    partitions: which of the 4096; None is all.
+    metadata: columns besides, of `__digest`, `__generation` and `__ttl` (seconds left; null is for ever).
+    on_mismatch: of a bin of another type, or a column that no record has, `error` makes a DataError; with `null` it is
+    null, counted in `mismatches`, and warned of.
+    batch_rows: of a batch at most. connections_per_node: how many streams a node is asked for at a time. Memory is
+    bounded by their product. records_per_second: limit for the whole scan; 0 is none.
+    fingerprint: whether `fingerprints` are made.
 
-    @cached_property
-    def digests(self) -> Digests:
-        column = self.table.column(DIGEST).combine_chunks()
-        values = column.buffers()[1] or b""
-        return np.frombuffer(values, np.uint8, 20 * len(column), 20 * column.offset).reshape(-1, 20)
-
-    @cached_property
-    def generations(self) -> Generations:
-        return np.asarray(self.table.column(GENERATION).to_numpy(), np.uint32)
-
-    def fingerprints(self) -> Fingerprints:
-        return fingerprints(self.digests, self.generations)
-
-    def rows_in(self, listed: Sequence[int]) -> Rows:
-        """Returns which rows were read in the listed partitions."""
-        inside = np.isin(partitions(self.digests), np.asarray(listed))
-        return Rows(self.digests[inside], self.generations[inside])
-
-    def without(self, dropped: Digests) -> "ScannedSet":
-        return ScannedSet(self.table.filter(pa.array(~among(self.digests, dropped))))
-
-
-def scan(view: View, set_name: str, columns: Mapping[str, str], cut: Cut | None) -> ScannedSet:
-    """Reads the rows of a set whose last update is in the cut (all rows: None), from this site's rack.
-
-    columns: bin name -> type word (`COLUMN_TYPES`). A bin that a record lacks is null; one of another type raises
-    DataError. A set that nobody has written is empty.
+    A bin that a record lacks is null; a record that has none of the columns is not sent. Filled while it is read:
+    num_rows, num_bytes (from the wire), mismatches. fingerprints: (4096,), when it is read to its end.
     """
-    for name, word in columns.items():
-        if word not in COLUMN_TYPES:
-            known = ", ".join(COLUMN_TYPES)
-            raise DataError(f"set {set_name}: column {name} has the unknown type {word!r}", f"use one of: {known}")
-    policy: dict[str, Any] = {}
-    if cut is not None:
-        policy["expressions"] = expressions.LE(expressions.LastUpdateTime(), cut.until_ns).compile()
-    size = NUM_PARTITIONS // NUM_SLICES
-    tables = []
-    for begin in range(0, NUM_PARTITIONS, size):
-        with _no_garbage_collection():
-            policy["partition_filter"] = {"begin": begin, "count": size}
-            tables.append(_read(view, set_name, columns, policy))
-    table = pa.concat_tables(tables).combine_chunks()
-    return ScannedSet(table.take(pa.array(_order(ScannedSet(table).digests))))
 
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    # A slice is many thousand objects without a cycle; to look for one, again and again, is a third of a scan.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _read(view: View, set_name: str, columns: Mapping[str, str], policy: dict[str, Any]) -> pa.Table:
-    query = view.client.query(view.config.namespace, set_name)
-    query.select(*columns)
-    try:
-        records = query.results(policy)
-    except AerospikeError as error:
-        raise refusal(f"scanning set {set_name}", error.code, error.msg) from error
-    # Comprehensions over (key, meta, bins), and no call a record: this is where a scan spends its time.
-    bins = [record[2] for record in records]
-    arrays = {name: _column(set_name, name, word, [row.get(name) for row in bins]) for name, word in columns.items()}
-    digests = b"".join([record[0][3] for record in records])
-    arrays[DIGEST] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(20), len(records), [None, pa.py_buffer(digests)])
-    arrays[GENERATION] = pa.array([record[1]["gen"] for record in records], pa.int32())
-    return pa.table(arrays)
-
-
-def _column(set_name: str, name: str, word: str, values: list[Any]) -> pa.Array:
-    arrow_type, python_type = COLUMN_TYPES[word]
-    for found in set(map(type, values)) - {python_type, type(None)}:
-        held = TYPE_WORDS.get(found, found.__name__)
-        raise DataError(
-            f"set {set_name}: column {name} is declared {word}, but a record holds {held}",
-            f"correct the declared type, or write {name} as {word} everywhere",
+    def __init__(
+        self,
+        config: ViewConfig,
+        set_name: str,
+        columns: Mapping[str, str] | None = None,
+        *,
+        where: Where | None = None,
+        cut: Cut | None = None,
+        changed_since: Cut | None = None,
+        partitions: Sequence[int] | None = None,
+        metadata: Sequence[str] = (),
+        on_mismatch: str = "error",
+        batch_rows: int = 65536,
+        connections_per_node: int = 2,
+        records_per_second: int = 0,
+        fingerprint: bool = True,
+    ) -> None:
+        self._config = config
+        self._set_name = set_name
+        self._on_mismatch = on_mismatch
+        self._batch_rows = batch_rows
+        self._records_per_second = records_per_second
+        self._check(metadata, partitions, connections_per_node)
+        self._nodes = Nodes(config)
+        self._layout = Layout(self._types(columns), metadata)
+        self._selected = None if columns is None else list(self._layout.bins)
+        self._filter = self._encode(where, changed_since, cut)
+        self._progress = Progress() if fingerprint else Progress(fingerprints=np.empty(0, np.uint64))
+        self._assignment = Assignment(
+            self._progress, partitions, rack=config.rack, connections_per_node=connections_per_node
         )
-    return pa.array(values, arrow_type)
+        # A few partitions, or rows that some condition holds for, need not have every column.
+        self._is_sparse = where is not None or changed_since is not None
+        self._is_whole = not self._is_sparse and partitions is None
+        self._num_present: Counter[str] = Counter()
+        self._was_read = False
+        self.schema: pa.Schema = self._layout.schema
+        self.num_rows = 0
+        self.num_bytes = 0
+        self.mismatches: Counter[str] = Counter()
 
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """One number a partition, that names the rows which were read."""
+        return self._progress.fingerprints
 
-def _order(digests: Digests) -> np.ndarray:
-    first, second = np.ascontiguousarray(digests[:, :16]).view(">u8").T
-    return np.lexsort((np.ascontiguousarray(digests[:, 16:]).view(">u4")[:, 0], second, first))
+    def reader(self) -> pa.RecordBatchReader:
+        """Returns the rows, once, for one thread. Whoever stops reading before the end lets go of it (its `close` does
+        nothing), and so ends the scan.
+
+        Reading raises ViewError where partitions can't be read (rows that came before are valid), and DataError where
+        the rows are not what was declared.
+        """
+        if self._was_read:
+            raise ValueError("a scan is read once; make another one")
+        self._was_read = True
+        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        streams = Streams(
+            nodes=self._nodes,
+            set_name=self._set_name,
+            layout=self._layout,
+            query=self._query,
+            decoder=self._decoder,
+            silence_s=self._config.scan_deadline_s if self._is_sparse else self._config.deadline_s,
+            is_strict=self._on_mismatch == "error",
+        )
+        known = self._nodes.partition_map()
+        attempts = pauses(self._config.ride_through_s)
+        for _ in range(MAX_ROUNDS):
+            distance = self._assignment.distance
+            requests = self._assignment.plan(known)
+            if requests:
+                for batch in streams.read(requests, self._take):
+                    self._count(batch)
+                    yield batch
+            if not self._assignment.num_remaining:
+                self._check_rows()
+                return
+            if self._assignment.distance > distance:
+                attempts = pauses(self._config.ride_through_s)
+            elif (pause_s := next(attempts, None)) is None:
+                break
+            elif not requests:
+                time.sleep(pause_s)
+            with suppress(ViewError):  # while no node answers, those are asked that once did
+                known = self._nodes.partition_map()
+        raise self._unreadable()
+
+    def _query(self, request: Request, num_running: int) -> bytes:
+        rate = self._records_per_second
+        return encode_query(
+            self._config.namespace,
+            self._set_name,
+            partitions=request.fresh.tolist(),
+            resume_after=request.resumed,
+            bins=self._selected,
+            task_id=random.getrandbits(63),
+            socket_timeout_ms=round(self._config.scan_deadline_s * 1000),
+            records_per_second=rate and max(1, rate // num_running),
+            expression=self._filter,
+        )
+
+    def _decoder(self) -> Decoder:
+        layout = self._layout
+        return Decoder(
+            layout.bins, self._progress, key=layout.key, digests=layout.with_digests, max_rows=self._batch_rows
+        )
+
+    def _take(self, request: Request, outcome: Outcome) -> None:
+        failures = self._assignment.failures
+        known = failures.get(request.node)
+        self._assignment.take(request, outcome.answer)
+        self.num_bytes += outcome.num_bytes
+        self.mismatches.update(outcome.mismatches)
+        if failures.get(request.node) != known:
+            why = failures[request.node]
+            log.warning("scanning set %s: not all came from node %s: %s", self._set_name, request.node, why)
+
+    def _count(self, batch: pa.RecordBatch) -> None:
+        self.num_rows += batch.num_rows
+        for name, column in zip(self.schema.names, batch.columns, strict=True):
+            self._num_present[name] += batch.num_rows - column.null_count
+
+    def _types(self, columns: Mapping[str, str] | None) -> dict[str, pa.DataType]:
+        if columns is None:
+            columns = infer_columns(self._nodes, self._config, self._set_name)
+        types = declared_types(self._set_name, columns, reserved=METADATA)
+        if KEY in types and columns[KEY] not in ("int64", "string", "binary"):
+            raise self._refused(f"{KEY} can't be {columns[KEY]}", "keys are int64, string or binary")
+        return types
+
+    def _encode(self, where: Where | None, since: Cut | None, cut: Cut | None) -> bytes:
+        after_ns, until_ns = (None if each is None else each.until_ns for each in (since, cut))
+        particles = self._layout.bins
+        try:
+            # Nothing is greater than 5 in a bin of floats, to the servers: such a slip must not look like an empty set.
+            if undeclared := named_bins(as_stored(where)) - particles.keys():
+                particles = particles | sample_particles(self._nodes, self._config, self._set_name, undeclared)
+            return encode_filter(as_stored(where), particles, after_ns=after_ns, until_ns=until_ns)
+        except (TypeError, ValueError) as error:
+            raise self._refused(f"where: {error}", "compare each column with a value of its type") from None
+
+    def _check(self, metadata: Sequence[str], partitions: Sequence[int] | None, connections_per_node: int) -> None:
+        if not isinstance(set_name := self._set_name, str) or not set_name:
+            raise DataError(f"a set can't be named {set_name!r}", "name a set of the namespace")
+        if unknown := set(metadata) - METADATA.keys():
+            raise self._refused(f"there is no metadata {', '.join(unknown)}", f"use: {', '.join(METADATA)}")
+        if self._on_mismatch not in ("error", "null"):
+            raise self._refused(f"on_mismatch is {self._on_mismatch!r}", "use error or null")
+        if partitions is not None and not all(0 <= pid < NUM_PARTITIONS for pid in partitions):
+            raise self._refused("partitions are out of range", f"use 0 to {NUM_PARTITIONS - 1}")
+        for name, value, least in (
+            ("batch_rows", self._batch_rows, 1),
+            ("connections_per_node", connections_per_node, 1),
+            ("records_per_second", self._records_per_second, 0),
+        ):
+            if value < least:
+                raise self._refused(f"{name} is {value}", f"use {least} or more")
+
+    def _check_rows(self) -> None:
+        """At the end: whether there is what was asked for."""
+        for name, count in self.mismatches.items():
+            if count:
+                log.warning("set %s: %d values of column %s are of another type, and null", self._set_name, count, name)
+        absent = [name for name in self._layout.bins if not self._num_present[name] + self.mismatches[name]]
+        if not self.num_rows:
+            objects = self._nodes.objects()
+            if self._set_name not in objects:
+                raise UnknownSet(self._set_name, self._config.namespace, objects)
+            if not objects[self._set_name] or self._filter:
+                return
+        if absent and self._is_whole:
+            what = f"no record has the column {', '.join(absent)}"
+            if self._on_mismatch == "error":
+                raise self._refused(what, "correct its name, or take it as null with on_mismatch=null")
+            log.warning("set %s: %s: it is null everywhere", self._set_name, what)
+
+    def _refused(self, what: str, remedy: str) -> DataError:
+        return DataError(f"set {self._set_name}: {what}", remedy)
+
+    def _unreadable(self) -> ViewError:
+        failures = "; ".join(f"node {node}: {why}" for node, why in self._assignment.failures.items())
+        return ViewError(
+            f"scanning set {self._set_name}: {self._assignment.num_remaining} partitions can't be read to their end"
+            f" within {self._config.ride_through_s:g} s ({failures or 'no node says that it holds them'})",
+            "bring back the missing nodes of the roster; what was read of the set so far is not the whole of it",
+        )

@@ -1,8 +1,13 @@
 """The info protocol: names asked, values answered, all as text. Knows the grammar, not the names."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from geotrain.wire.codes import ProtocolError
+
+_PEERS = re.compile(r"\d+,(\d*),\[(.*)\]")
+_PEER = re.compile(r"\[([^,\[\]]+),[^,\[\]]*,\[((?:\[[^\[\]]*\]|[^\[\]])*)\]\],?")  # node, TLS name, addresses
+_ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^,:\[\]]+))(?::(\d+))?,?")  # an IPv6 host stands in brackets
 
 
 def encode_request(names: Iterable[str]) -> bytes:
@@ -37,6 +42,11 @@ def decode_parameters(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def decode_entries(text: str) -> list[dict[str, str]]:
+    """`ns=test:set=demo:objects=1;ns=test:...;` as a mapping for each entry."""
+    return [decode_parameters(entry.replace(":", ";")) for entry in text.split(";") if entry]
+
+
 def encode_parameters(values: Mapping[str, object], separator: str = ";") -> str:
     """A mapping as `name=value;name=value`; truth values as servers write them."""
     return separator.join(f"{name}={_word(value)}" for name, value in values.items())
@@ -46,6 +56,20 @@ def encode_peers(generation: int, default_port: int, peers: Sequence[tuple[str, 
     """The answer to `peers-clear-std` or `peers-tls-std`: (node id, host, port) of every other node."""
     entries = (f"[{node},{tls_name},[{host}:{port}]]" for node, host, port in peers)
     return f"{generation},{default_port},[{','.join(entries)}]"
+
+
+def decode_peers(text: str) -> dict[str, list[tuple[str, int]]]:
+    """By node id, where every other node can be reached: (host, port). Raises ProtocolError."""
+    match = _PEERS.fullmatch(text)
+    if match is None or _PEER.sub("", match[2]):
+        raise ProtocolError(f"not a list of peers: {text[:80]!r}")
+    peers = {}
+    for node, addresses in _PEER.findall(match[2]):
+        found = _ADDRESS.findall(addresses)
+        if not found or _ADDRESS.sub("", addresses) or not all(port or match[1] for *_, port in found):
+            raise ProtocolError(f"not the addresses of a peer: {addresses[:80]!r}")
+        peers[node] = [(ipv6 or host, int(port or match[1])) for ipv6, host, port in found]
+    return peers
 
 
 def _word(value: object) -> str:

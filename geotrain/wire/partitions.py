@@ -3,6 +3,8 @@
 import base64
 from collections.abc import Iterable
 
+import numpy as np
+
 from geotrain.wire.codes import ProtocolError
 
 NUM_PARTITIONS = 4096
@@ -29,7 +31,8 @@ def decode_bitmap(text: str) -> list[int]:
         raise ProtocolError(f"a partition bitmap is not base64: {error}") from None
     if len(bitmap) != NUM_PARTITIONS // 8:
         raise ProtocolError(f"a partition bitmap of {len(bitmap)} bytes, {NUM_PARTITIONS // 8} expected")
-    return [p for p in range(NUM_PARTITIONS) if bitmap[p >> 3] & 0x80 >> (p & 7)]
+    found: list[int] = np.flatnonzero(np.unpackbits(np.frombuffer(bitmap, np.uint8))).tolist()
+    return found
 
 
 def encode_replicas(namespace: str, regime: int, owned: list[list[int]]) -> str:

@@ -129,3 +129,4 @@ def register() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(group="schema", name="simulated_cluster", node=ClusterConfig)
+    store.store(group="schema", name="simulated_node", node=NodeConfig)  # one more: +schema@nodes.sfo=simulated_node

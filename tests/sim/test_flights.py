@@ -6,7 +6,7 @@ import pytest
 
 from sim.flights import KEYS, SITES, SiteData, shared_tables, site_data, write_local
 from site_agent.datasets import load
-from site_agent.join import join_rows
+from site_agent.join.steps import join_rows
 from tests.tasks.test_config import flights as flights_task
 
 
@@ -57,7 +57,7 @@ def test_an_aircraft_s_row_is_its_last_leg_from_whichever_site(sites: dict[str, 
 def test_what_a_site_writes_is_what_the_task_reads_and_joins(sites: dict[str, SiteData], tmp_path: Path) -> None:
     task, data = flights_task(), sites["jfk"]
     write_local(data, tmp_path)
-    local = {name: load(tmp_path, name, dataset) for name, dataset in task.local.items()}
+    local = {name: load(tmp_path, name, dataset).frame for name, dataset in task.local.items()}
     rows = local["flights"].filter(pl.col("scheduled_at").dt.date() == pl.date(2013, 3, 8))
     legs = pl.concat(site.legs for site in sites.values())
     joined = join_rows(task, rows, {**local, **shared_tables(), "legs": legs})

@@ -19,7 +19,7 @@ from geotrain.view.write import write
 from sim import measure
 from sim.flights import KEYS, SITES, site_data, write_local
 from sim.ingest import first_days, ingest_shared, ingest_site
-from site_agent.join import join_rows
+from site_agent.join.steps import join_rows
 from site_agent.training import evaluate
 from tests.conftest import simulated_cluster
 from tests.sim.test_config import sim

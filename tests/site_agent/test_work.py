@@ -17,9 +17,13 @@ from geotrain.states.publish import publish
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding, Statistics
 from geotrain.view.connect import View, connect
+from geotrain.view.cut import Cut
+from geotrain.view.scan import Scan
+from geotrain.view.scanned import ScannedSet
 from geotrain.view.write import write
-from site_agent.compute import Joined
 from site_agent.config import SiteAgentConfig, SiteConfig
+from site_agent.datasets import LocalDataset
+from site_agent.join.execute import Joined
 from site_agent.trainer import Trained
 from site_agent.work import Update, Work
 from tests.conftest import ClusterUnderTest
@@ -28,6 +32,17 @@ from tests.view.views import view_config
 
 FAR_FUTURE_NS = 2**62
 NOON = datetime(2024, 1, 1, 12)
+
+
+class Read(ScannedSet):
+    """A set that was read, in this process."""
+
+    @property
+    def num_rows(self) -> int:
+        return self.table.num_rows
+
+    def without(self, dropped: Any) -> "Read":
+        return Read(super().without(dropped).table)
 
 
 class Notes:
@@ -39,9 +54,18 @@ class Notes:
         self.joins: list[dict[str, Any]] = []
         self.encodings: list[Encoding] = []
 
-    def join(self, task: TaskConfig, local: dict[str, pl.DataFrame], view: dict[str, Any]) -> Joined:
-        self.joins.append(view)
-        return Joined(blocks=[], num_rows=len(local[task.rows.dataset]))
+    def read(self, view: View, task: TaskConfig, cut: Cut) -> dict[str, Any]:
+        metadata = ("__digest", "__generation")
+        scans = {
+            name: Scan(view.config, name, task.view[name].columns, cut=cut, metadata=metadata) for name in task.proven()
+        }
+        return {name: Read(ScannedSet.read(scan).table) for name, scan in scans.items()}
+
+    def join(
+        self, view: View, task: TaskConfig, local: dict[str, LocalDataset], read: dict[str, Any], cut: Cut
+    ) -> Joined:
+        self.joins.append(read)
+        return Joined(blocks=[], num_rows=len(local[task.rows.dataset].frame))
 
     def statistics(self, task: TaskConfig, joined: Joined) -> Statistics:
         return Statistics()
@@ -142,7 +166,16 @@ def test_a_cut_is_joined_once_however_many_rounds_read_it(site):
     write(site.view, pl.DataFrame({"id": [1], "maker": ["m"], "raised_at": [NOON], "level": [9.0]}), "alarms", "id")
     site.scan(4)
     site.decide(4)
-    assert sorted(site.notes.joins[1]["alarms"]["level"].to_pylist()) == [2.0, 9.0]
+    assert sorted(site.notes.joins[1]["alarms"].table["level"].to_pylist()) == [2.0, 9.0]
+
+
+def test_a_set_that_is_only_looked_up_is_not_reported_and_is_joined_anew_at_every_cut(site):
+    site.prepare(pumps({"name": site.task.name, "view.kinds.key": "kind", "join.1.plan": "lookup"}))
+    for number in (1, 2):
+        [answer] = site.ask("scan_cut", pb.ScanCut(job="j", round=number, until_ns=FAR_FUTURE_NS + number))
+        assert [report.set for report in answer.cut_report.sets] == ["alarms"]
+        site.decide(number)
+    assert len(site.notes.joins) == 2
 
 
 def test_rows_that_other_sites_read_differently_are_left_out_of_the_join(site):

@@ -7,7 +7,8 @@ from geotrain.errors import ConfigError, DataError, ViewError
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
 from geotrain.states.publish import publish
-from geotrain.view.connect import Conflict, InDoubt
+from geotrain.view.connect import Conflict
+from geotrain.view.refusals import InDoubt
 
 
 def tensors(value, *names):

@@ -5,7 +5,8 @@ import pytest
 
 from geotrain.errors import ViewError
 from geotrain.view.config import ViewConfig
-from geotrain.view.connect import Conflict, InDoubt, Record, connect
+from geotrain.view.connect import Conflict, Record, connect
+from geotrain.view.refusals import InDoubt
 from tests.conftest import simulated_cluster
 from tests.view.views import ScriptedClient, failure, view_config
 
@@ -95,7 +96,7 @@ def test_many_are_read_in_the_order_of_the_keys(view, set_name, monkeypatch):
 
 def test_create_only_writes_once(view, set_name):
     view.put(set_name, "k", {"a": 1}, generation=0)
-    with pytest.raises(Conflict, match=f"{set_name}/k"):
+    with pytest.raises(Conflict, match=f"{set_name}/'k'"):
         view.put(set_name, "k", {"a": 2}, generation=0)
     assert view.get(set_name, "k").bins == {"a": 1}
 
@@ -151,9 +152,15 @@ def test_rows_that_a_batch_could_not_read_are_read_again(view, set_name):
         read.batch_records[0].result = 11
         return read
 
-    view.client = ScriptedClient(view.client, "batch_read", [failure(9), half])
+    def whole(batch_read, *arguments):
+        read = batch_read(*arguments)
+        read.batch_records.clear()
+        read.result = 9
+        return read
+
+    view.client = ScriptedClient(view.client, "batch_read", [failure(9), half, whole])
     assert view.get_many(set_name, ["k", "absent"]) == [Record({"a": 1}, 1), None]
-    assert view.client.num_calls == 3
+    assert view.client.num_calls == 4
 
 
 def test_local_reads_are_answered_by_the_sites_own_rack(cluster, set_name):

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotrain.view.cut import Rows, among, differing, fingerprints, partitions, reconcile
+from geotrain.view.cut import Cut, Rows, among, differing, partitions, reconcile
+from geotrain.wire.fingerprints import fingerprints
 from geotrain.wire.partitions import NUM_PARTITIONS
 
 # Few distinct digests, some of them ending in zeros (which NumPy's strings hide), in few partitions.
@@ -26,45 +27,13 @@ def fingerprints_of(table: dict[bytes, int]) -> np.ndarray:
     return fingerprints(rows.digests, rows.generations)
 
 
+def test_a_cut_ends_before_now_by_the_margin():
+    assert Cut.before(1.5, 0.25) == Cut(1_250_000_000)
+
+
 def test_a_partition_is_the_low_twelve_bits_of_a_digest():
     digest = bytes.fromhex("b747f585") + bytes(16)
     assert partitions(rows_of({digest: 1}).digests).tolist() == [0x7B7]
-
-
-@given(TABLES, st.randoms())
-def test_fingerprints_do_not_depend_on_the_order_of_rows(table, random):
-    shuffled = list(table.items())
-    random.shuffle(shuffled)
-    assert (fingerprints_of(table) == fingerprints_of(dict(shuffled))).all()
-
-
-@given(TABLES.filter(bool), st.data())
-def test_a_changed_generation_changes_the_fingerprint_of_exactly_its_partition(table, data):
-    digest = data.draw(st.sampled_from(sorted(table)))
-    changed = np.flatnonzero(fingerprints_of(table) != fingerprints_of(table | {digest: table[digest] + 1}))
-    assert changed.tolist() == partitions(rows_of({digest: 0}).digests).tolist()
-
-
-@given(TABLES.filter(bool), st.data())
-def test_a_missing_row_changes_the_fingerprint_of_exactly_its_partition(table, data):
-    digest = data.draw(st.sampled_from(sorted(table)))
-    without = {key: generation for key, generation in table.items() if key != digest}
-    changed = np.flatnonzero(fingerprints_of(table) != fingerprints_of(without))
-    assert changed.tolist() == partitions(rows_of({digest: 0}).digests).tolist()
-
-
-def test_two_rows_that_swap_generations_are_told_apart():
-    one, two = bytes(20), bytes(19) + b"\1"
-    assert (fingerprints_of({one: 1, two: 2}) != fingerprints_of({one: 2, two: 1})).any()
-
-
-def test_the_definition_of_a_fingerprint_never_changes():
-    # Sites of different versions compare them, and model states keep them.
-    found = fingerprints_of({bytes(range(20)): 7, bytes(range(1, 21)): 65535})
-    assert {int(p): f"{found[p]:016x}" for p in np.flatnonzero(found)} == {
-        0x100: "c9aa1c8a78fa0bbf",
-        0x201: "38c402b910d8903d",
-    }
 
 
 @given(st.lists(TABLES, min_size=1, max_size=4))

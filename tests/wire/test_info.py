@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 
 from geotrain.wire.codes import ProtocolError
 from geotrain.wire.info import (
+    decode_entries,
     decode_parameters,
+    decode_peers,
     decode_reply,
     decode_request,
     encode_parameters,
@@ -54,6 +56,32 @@ def test_peers_are_listed_with_their_addresses() -> None:
     peers = encode_peers(7, 3000, [("A1", "127.0.0.1", 3101), ("A2", "127.0.0.1", 3102)])
     assert peers == "7,3000,[[A1,,[127.0.0.1:3101]],[A2,,[127.0.0.1:3102]]]"
     assert encode_peers(1, 3000, []) == "1,3000,[]"
+
+
+def test_a_list_of_entries_is_a_mapping_for_each() -> None:
+    assert decode_entries("ns=a:set=x:objects=1;ns=a:set=y:objects=0;") == [
+        {"ns": "a", "set": "x", "objects": "1"},
+        {"ns": "a", "set": "y", "objects": "0"},
+    ]
+    assert decode_entries("") == []
+
+
+def test_peers_are_taken_apart_with_all_their_addresses() -> None:
+    text = "7,3000,[[A1,,[127.0.0.1:3101,as1.example]],[A2,tls-name,[[::1]:3102,[fe80::2]]]]"
+    assert decode_peers(text) == {
+        "A1": [("127.0.0.1", 3101), ("as1.example", 3000)],
+        "A2": [("::1", 3102), ("fe80::2", 3000)],
+    }
+    assert decode_peers("1,3000,[]") == {}
+    assert decode_peers(encode_peers(7, 3000, [("A1", "127.0.0.1", 3101)])) == {"A1": [("127.0.0.1", 3101)]}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,3000", "1,3000,[A1]", "1,3000,[[A1,,[]]]", "1,,[[A1,,[host]]]", "1,3000,[[A1,,[a]]"]
+)
+def test_a_malformed_list_of_peers_is_a_protocol_error(text: str) -> None:
+    with pytest.raises(ProtocolError):
+        decode_peers(text)
 
 
 @given(pids=pids)

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import permutations
+from statistics import mean
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from geotrain.errors import DataError
 from geotrain.tasks.config import JoinStep, TaskConfig
-from site_agent.join import join_rows
+from site_agent.join.steps import join_rows
 from tests.tasks.pumps import pumps
 
 START = datetime(2024, 1, 1)
@@ -79,8 +80,8 @@ def reference(row: Any, events: Sequence[Event], step: JoinStep) -> Any:
     finite = [value for value in inside if value is not None and value == value]
     if step.aggregate == "count":
         return len(finite)
-    total = sum(finite)
-    return None if not finite else total / len(finite) if step.aggregate == "mean" else total
+    aggregates = {"sum": sum, "mean": mean, "min": min, "max": max}
+    return aggregates[str(step.aggregate)](finite) if finite else None
 
 
 def assert_same(found: list[Any], expected: list[Any]) -> None:
@@ -96,7 +97,7 @@ def test_latest_gives_what_looking_at_every_event_gives(
     rows: list[Any], events: list[Event], by: dict[str, str], within_s: float
 ) -> None:
     task = task_with(
-        {"kind": "latest", "by": by, "time": "at", "within_s": within_s, "columns": {"last": "v"}, "age_s": "age"}
+        {"kind": "latest", "by": by, "known_at": "at", "within_s": within_s, "columns": {"last": "v"}, "age_s": "age"}
     )
     frame = joined(task, rows, events)
     assert_same(frame["last"].to_list(), [reference(row, events, task.join[0]) for row in rows])
@@ -108,7 +109,7 @@ def test_latest_gives_what_looking_at_every_event_gives(
     assert_same(frame["age"].to_list(), [age if age is not None and age <= within_s else None for age in seconds])
 
 
-@given(some_rows, some_events, key_choices, lengths_s, st.sampled_from(["mean", "sum", "count"]))
+@given(some_rows, some_events, key_choices, lengths_s, st.sampled_from(["count", "sum", "mean", "min", "max"]))
 @settings(max_examples=100, deadline=None)
 def test_a_window_gives_what_looking_at_every_event_gives(
     rows: list[Any], events: list[Event], by: dict[str, str], within_s: float, aggregate: str
@@ -117,7 +118,7 @@ def test_a_window_gives_what_looking_at_every_event_gives(
         {
             "kind": "window",
             "by": by,
-            "time": "at",
+            "known_at": "at",
             "within_s": within_s,
             "aggregate": aggregate,
             "columns": {"total": "v"},
@@ -127,10 +128,77 @@ def test_a_window_gives_what_looking_at_every_event_gives(
     assert_same(frame["total"].to_list(), [reference(row, events, task.join[0]) for row in rows])
 
 
+@given(some_rows, some_events, key_choices, lengths_s, st.sampled_from(["latest", "window"]))
+@settings(max_examples=60, deadline=None)
+def test_an_inner_step_keeps_the_rows_that_match_something_and_gives_them_the_same(
+    rows: list[Any], events: list[Event], by: dict[str, str], within_s: float, kind: str
+) -> None:
+    step = {"kind": kind, "by": by, "known_at": "at", "within_s": within_s, "columns": {"new": "v"}}
+    step |= {"aggregate": "min"} if kind == "window" else {}
+    inner = task_with({**step, "how": "inner"})
+    oldest = [row[0] - timedelta(seconds=within_s) for row in rows]
+    keeps = [
+        any(
+            event[0] > start or (event[0] == start and kind == "latest")
+            for event in matching(row, events, inner.join[0])
+        )
+        for row, start in zip(rows, oldest, strict=True)
+    ]
+    expected = joined(task_with(step), rows, events).filter(pl.Series(keeps, dtype=pl.Boolean))
+    assert joined(inner, rows, events).equals(expected)
+
+
+def test_an_inner_equi_step_drops_rows_without_a_match() -> None:
+    task = task_with({"kind": "equi", "by": {"k": "k"}, "columns": {"value": "v"}, "how": "inner"})
+    rows = [(START, key, None, 0) for key in ("b", "z", None, "a")]
+    frame = joined(task, rows, [(None, "a", 1, 1.0), (None, "b", 2, None), (None, None, 3, 3.0)])
+    assert frame.select("k", "value").rows() == [("b", None), ("a", 1.0)]
+
+
+def test_without_a_tolerance_the_latest_row_counts_however_old() -> None:
+    old: Event = (START - timedelta(days=4000), "a", 1, 5.0)
+    step = {"kind": "latest", "by": {"k": "k"}, "known_at": "at", "columns": {"last": "v"}}
+    assert joined(task_with(step), [(START, "a", 1, 0)], [old])["last"].to_list() == [5.0]
+    assert joined(task_with({**step, "within_s": 60}), [(START, "a", 1, 0)], [old])["last"].to_list() == [None]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"), [("count", 2), ("sum", 5.0), ("mean", 2.5), ("min", 2.0), ("max", 3.0)]
+)
+def test_a_window_has_its_end_and_not_its_start(aggregate: str, expected: float) -> None:
+    step = {"kind": "window", "known_at": "at", "within_s": 60, "aggregate": aggregate, "columns": {"total": "v"}}
+    seconds_before = {60: -100.0, 59: 2.0, 0: 3.0, -1: 1000.0}
+    events: list[Event] = [(START - timedelta(seconds=s), "a", 1, value) for s, value in seconds_before.items()]
+    extremes: list[Event] = [
+        (START - timedelta(seconds=60), "a", 1, 1000.0),
+        (START + timedelta(seconds=1), "a", 1, -1.0),
+    ]
+    assert joined(task_with(step), [(START, "a", 1, 0)], events + extremes)["total"].to_list() == [expected]
+
+
+@pytest.mark.parametrize(("aggregate", "expected"), [("sum", 1.5), ("mean", 0.75), ("min", 0.5), ("max", 1.0)])
+@pytest.mark.parametrize("outside", [1e18, 1.5e308])
+@pytest.mark.parametrize("by", [{}, {"k": "k"}])
+def test_great_values_outside_a_window_leave_what_is_inside_exact(
+    by: dict[str, str], outside: float, aggregate: str, expected: float
+) -> None:
+    step = {"kind": "window", "by": by, "known_at": "at", "within_s": 60, "aggregate": aggregate, "columns": {"t": "v"}}
+    before: list[Event] = [(START - timedelta(seconds=90 + s), "a", 1, outside) for s in range(3)]
+    inside: list[Event] = [(START, "a", 1, 1.0), (START - timedelta(seconds=30), "a", 1, 0.5)]
+    assert joined(task_with(step), [(START, "a", 1, 0)], [*before, *inside])["t"].to_list() == [expected]
+
+
 EVERY_KIND = (
-    {"kind": "latest", "by": {"k": "k"}, "time": "at", "within_s": 300, "columns": {"last": "v", "j_last": "j"}},
-    {"kind": "window", "time": "at", "within_s": 300, "aggregate": "mean", "columns": {"mean": "v"}},
-    {"kind": "window", "by": {"k": "k"}, "time": "at", "within_s": 300, "aggregate": "count", "columns": {"n": "v"}},
+    {"kind": "latest", "by": {"k": "k"}, "known_at": "at", "within_s": 300, "columns": {"last": "v", "j_last": "j"}},
+    {"kind": "window", "known_at": "at", "within_s": 300, "aggregate": "mean", "columns": {"mean": "v"}},
+    {
+        "kind": "window",
+        "by": {"k": "k"},
+        "known_at": "at",
+        "within_s": 300,
+        "aggregate": "count",
+        "columns": {"n": "v"},
+    },
 )
 
 
@@ -188,7 +256,7 @@ def test_a_step_can_join_by_a_column_that_an_earlier_step_added() -> None:
 
 @pytest.mark.parametrize(("kind", "values"), [("bool", [True, False, None]), ("int64", [1, 0, None])])
 def test_whole_numbers_and_truth_values_can_be_aggregated_too(kind: str, values: list[Any]) -> None:
-    step = {"kind": "window", "time": "at", "within_s": 60, "aggregate": "mean", "columns": {"mean": "v"}}
+    step = {"kind": "window", "known_at": "at", "within_s": 60, "aggregate": "mean", "columns": {"mean": "v"}}
     task = task_with(step)
     task.view["events"].columns["v"] = kind
     rows = pl.DataFrame([(START, "a", 1, 0)], schema=ROWS, orient="row")

@@ -1,0 +1,156 @@
+"""Own connections to the nodes of the cluster: what they say of themselves, and streams of rows.
+
+Every call has a deadline. Knows neither the rows' content nor who is to be asked for them.
+"""
+
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from geotrain.errors import DataError, ViewError
+from geotrain.view.assignment import Claim, PartitionMap
+from geotrain.view.config import ViewConfig
+from geotrain.wire.codes import ProtocolError
+from geotrain.wire.frames import INFO, Frame, FrameReader, encode_frame
+from geotrain.wire.info import decode_entries, decode_peers, decode_reply, encode_request
+from geotrain.wire.partitions import decode_replicas
+
+Address = tuple[str, int]
+
+MAX_NODES_ASKED_AT_ONCE = 32
+READ_BYTES = 1 << 16
+NOT_READY = ("-1", "4294967295")  # a partition generation: the node has not joined the cluster yet
+PEERS = "peers-clear-std"
+QUESTIONS = ("node", "partition-generation", PEERS, "replicas", "rack-ids")
+
+
+class UnknownSet(DataError):
+    """A set that the namespace does not have."""
+
+    def __init__(self, set_name: str, namespace: str, known: Iterable[str]) -> None:
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(f"there is no set {set_name} in namespace {namespace}", f"it has these sets: {listed}")
+
+
+class Nodes:
+    """The nodes of the cluster, as they can be reached from here. Finds new ones through those it knows.
+
+    addresses: by node name, of those in the partition map that was made last.
+    """
+
+    def __init__(self, config: ViewConfig) -> None:
+        self._config = config
+        self.addresses: dict[str, Address] = {}
+
+    def partition_map(self) -> PartitionMap:
+        """Asks all nodes who holds what. Raises ViewError where none answers, or the namespace is not there."""
+        namespace = self._config.namespace
+        claims: dict[str, Claim] = {}
+        others: set[str] = set()
+        found, addresses = self._ask_all()
+        for node, answers in found.items():
+            try:
+                replicas = decode_replicas(answers["replicas"])
+            except ProtocolError as error:
+                raise ViewError(
+                    f"node {node} sent no partition map: {error}", "look at the version of the node"
+                ) from None
+            others |= replicas.keys()
+            if namespace in replicas and answers["partition-generation"] not in NOT_READY:
+                rack = _pairs(answers["rack-ids"]).get(namespace, "")
+                claims[node] = Claim(
+                    regime=replicas[namespace][0],
+                    copies=replicas[namespace][1],
+                    rack=int(rack) if rack.isdecimal() else None,
+                )
+        if not claims:
+            raise ViewError(
+                f"namespace {namespace} is not known at {', '.join(self._config.hosts)}",
+                f"create it there, or set view.namespace to one of: {', '.join(sorted(others)) or 'none'}",
+            )
+        self.addresses = addresses
+        return PartitionMap.of(claims)
+
+    def objects(self) -> dict[str, int]:
+        """Returns by set of the namespace how many copies of records the nodes hold together. Raises ViewError."""
+        objects: dict[str, int] = {}
+        num_answers = 0
+        question = f"sets/{self._config.namespace}"
+        for address in self.addresses.values():
+            try:
+                answer = ask(address, [question], self._config.connect_timeout_s)[question]
+                counts = [(facts["set"], int(facts["objects"])) for facts in decode_entries(answer)]
+            except (OSError, ProtocolError, KeyError, ValueError):
+                continue  # the others hold copies too
+            num_answers += 1
+            for name, count in counts:
+                objects[name] = objects.get(name, 0) + count
+        if not num_answers:
+            namespace = self._config.namespace
+            raise ViewError(f"no node says what sets namespace {namespace} has", "look at the nodes of the cluster")
+        return objects
+
+    def open(self, node: str) -> socket.socket:
+        """Returns a connection to a node. Each read and write of it ends after `deadline_s` with TimeoutError."""
+        connection = socket.create_connection(self.addresses[node], timeout=self._config.connect_timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self._config.deadline_s)
+        return connection
+
+    def _ask_all(self) -> tuple[dict[str, dict[str, str]], dict[str, Address]]:
+        """By name, answers and addresses of all nodes in reach: of the seeds, of those known, of their peers."""
+        found: dict[str, dict[str, str]] = {}
+        addresses: dict[str, Address] = {}
+        asked: set[Address] = set()
+        failures: list[str] = []
+        wave = [*self._config.seeds(), *self.addresses.values()]
+        with ThreadPoolExecutor(MAX_NODES_ASKED_AT_ONCE) as pool:
+            while wave := [address for address in dict.fromkeys(wave) if address not in asked]:
+                asked.update(wave)
+                for address, answers in zip(wave, pool.map(self._ask, wave), strict=True):
+                    if isinstance(answers, str):
+                        failures.append(answers)
+                    elif answers["node"] not in found:
+                        found[answers["node"]] = answers
+                        addresses[answers["node"]] = address
+                peers = {k: v for answers in found.values() for k, v in decode_peers(answers[PEERS]).items()}
+                wave = [address for peer, listed in peers.items() if peer not in found for address in listed]
+        if not found:
+            raise ViewError(
+                f"no cluster answers within {self._config.connect_timeout_s:g} s: {'; '.join(failures)}",
+                "start it, or set view.hosts to the address of one of its nodes",
+            )
+        return found, addresses
+
+    def _ask(self, address: Address) -> dict[str, str] | str:
+        """A node's answers, or why there are none that can be used."""
+        try:
+            answers = ask(address, QUESTIONS, self._config.connect_timeout_s)
+            decode_peers(answers[PEERS])
+            return answers
+        except (OSError, ProtocolError) as error:
+            return f"{address[0]}:{address[1]} ({error})"
+
+
+def ask(address: Address, names: Sequence[str], timeout_s: float) -> dict[str, str]:
+    """Returns a node's answers by name. Raises OSError, ProtocolError."""
+    end_s = time.monotonic() + timeout_s
+    reader = FrameReader()
+    with socket.create_connection(address, timeout=timeout_s) as connection:
+        connection.sendall(encode_frame(INFO, encode_request(names)))
+        frames: list[Frame] = []
+        while not frames:
+            connection.settimeout(max(0.001, end_s - time.monotonic()))
+            data = connection.recv(READ_BYTES)
+            if not data:
+                raise ProtocolError("it hung up before it had answered")
+            frames = reader.feed(data)
+    answers = dict(decode_reply(frames[0].body))
+    if missing := [name for name in names if name not in answers]:
+        raise ProtocolError(f"it did not answer {', '.join(missing)}")
+    return answers
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return {name: value for name, found, value in (entry.partition(":") for entry in text.split(";")) if found}

@@ -1,0 +1,41 @@
+"""How big the sets of the view are, as its nodes count them: estimates for whoever plans. Reads no record."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from geotrain.errors import DataError
+from geotrain.view.connect import AerospikeError, View, refusal
+from geotrain.wire.info import decode_entries
+
+# What servers before and after version 7 call the bytes of a set.
+BYTES = ("data_used_bytes", "memory_data_bytes", "device_data_bytes")
+
+
+class SetSize(NamedTuple):
+    """One full copy of a set: its records, and the bytes that they take in the cluster."""
+
+    num_records: int
+    num_bytes: int
+
+
+def set_sizes(view: View, names: Iterable[str]) -> dict[str, SetSize]:
+    """Returns the sizes of some sets. Raises DataError where one has no records, ViewError where no node answers."""
+    namespace = view.config.namespace
+    totals: dict[str, tuple[int, int]] = {}
+    try:
+        replies = view.client.info_all(f"sets/{namespace}", {"timeout": round(view.config.deadline_s * 1000)})
+    except AerospikeError as error:
+        raise refusal("asking the nodes for the sizes of sets", error.code, error.msg) from error
+    for _, reply in replies.values():
+        for facts in decode_entries((reply or "").strip()):
+            records, size = totals.get(facts["set"], (0, 0))
+            own = sum(int(facts.get(name, 0)) for name in BYTES)
+            totals[facts["set"]] = records + int(facts["objects"]), size + own
+    sizes = {}
+    for name in names:
+        records, size = totals.get(name, (0, 0))
+        if not records:
+            known = ", ".join(sorted(name for name, total in totals.items() if total[0])) or "none"
+            raise DataError(f"set {name}: namespace {namespace} has no records of it", f"it has these sets: {known}")
+        sizes[name] = SetSize(-(-records // view.num_copies), -(-size // view.num_copies))
+    return sizes
