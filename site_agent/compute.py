@@ -130,7 +130,8 @@ class Compute:
             gpus = int(ray.cluster_resources().get("GPU", 0))
             num_gpus = 1 if site.training.use_gpu and gpus >= world else 0
             self._trainers = [
-                Worker.options(num_gpus=num_gpus).remote(rank, world, site.training.threads_per_worker)
+                # No CPU of Ray's: they keep still while tasks read and join, and must not keep those from starting.
+                Worker.options(num_cpus=0, num_gpus=num_gpus).remote(rank, world, site.training.threads_per_worker)
                 for rank in range(world)
             ]
             if world > 1:
