@@ -39,6 +39,7 @@ async def _serve(config: CoordinatorConfig, view: View) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await service.recover()  # before anyone is answered: a follower of an unfinished job must find it
     await server.start()
     host = config.listen.rpartition(":")[0]
     logger.info("coordinator ready at %s:%d, view %s (%s)", host, port, config.view.namespace, view.consistency)
@@ -51,4 +52,4 @@ async def _serve(config: CoordinatorConfig, view: View) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await jobs
     await server.stop(GRACE_S)
-    logger.info("coordinator stopped")
+    logger.info("coordinator stopped; unfinished jobs go on when it starts again")

@@ -20,8 +20,20 @@ class SiteLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """An update that a site keeps until its round is committed. round: 0 for a localized state."""
+
+    round: int
+    base_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class SitePrepared:
+    """The site can run the job. held: its unsent update; cut_round: whose decided cut it has joined; 0: none."""
+
     site: str
+    held: Held | None = None
+    cut_round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import math
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields
 
@@ -15,15 +17,18 @@ from geotrain.errors import ConfigError, GeotrainError, JobFailed
 from geotrain.program import run_program
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
-from geotrain.rpc.channels import open_channel
+from geotrain.rpc.channels import open_channel, retry_delays_s
 
 logger = logging.getLogger(__name__)
 
 LAUNCH_DEADLINE_S = 10.0
+# How long a coordinator may be away before its follower gives up: the job goes on when it is back, followed or not.
+AWAY_DEADLINE_S = 300.0
+BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 
 
 async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
-    """Submit the job and yield its events, from its start to its end.
+    """Submit the job and yield its events, from its start to its end, each once.
 
     Raises ConfigError if the coordinator refuses the job, GeotrainError if it can't be reached.
     """
@@ -32,10 +37,58 @@ async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
         stub = rpc.CoordinatorStub(channel)
         try:
             reply = await stub.Launch(pb.LaunchRequest(job_json=json.dumps(job)), timeout=LAUNCH_DEADLINE_S)
-            async for event in stub.Follow(pb.FollowRequest(job=reply.job)):
-                yield event
         except grpc.aio.AioRpcError as error:
             raise _explained(error, config.coordinator) from None
+        async for event in follow(stub, reply.job, config.coordinator):
+            yield event
+
+
+async def follow(stub: rpc.CoordinatorStub, job: str, address: str) -> AsyncIterator[pb.JobEvent]:
+    """Yield the job's events, each once, to its end; goes on where it was when the stream breaks.
+
+    Raises GeotrainError when the coordinator does not know the job, or is away for too long.
+    """
+    seen: set[tuple[str, int | str]] = set()
+    last_s = 0.0
+    away_since_s, delays_s = time.monotonic(), retry_delays_s()
+    while True:
+        try:
+            async for event in stub.Follow(pb.FollowRequest(job=job)):
+                away_since_s, delays_s = math.inf, retry_delays_s()
+                # The coordinator tells a job from its start; after a restart, without its sites' progress.
+                about = subject(event)
+                if about in seen or (about is None and event.time_s <= last_s):
+                    continue
+                last_s = max(last_s, event.time_s)
+                if about is not None:
+                    seen.add(about)
+                yield event
+                if event.HasField("ended"):
+                    return
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in BROKEN:
+                raise _explained(error, address) from None
+        away_since_s = min(away_since_s, time.monotonic())
+        if time.monotonic() - away_since_s > AWAY_DEADLINE_S:
+            raise GeotrainError(
+                f"coordinator: it has not answered at {address} for {AWAY_DEADLINE_S:g} s; job {job} is not lost",
+                "Start the coordinator again, and the job goes on.",
+            )
+        await asyncio.sleep(next(delays_s))
+
+
+def subject(event: pb.JobEvent) -> tuple[str, int | str] | None:
+    """What an event is about, where a job has only one such event; None for a site's progress."""
+    match event.WhichOneof("body"):
+        case "cut":
+            return "cut", event.cut.round
+        case "round":
+            return "round", event.round.round
+        case "localized":
+            return "localized", event.localized.site
+        case "started" | "ended" as kind:
+            return kind, ""
+    return None
 
 
 def _explained(error: grpc.aio.AioRpcError, address: str) -> GeotrainError:

@@ -51,3 +51,18 @@ class OuterStep:
         self._optimizer.step()
         moved = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         return {name: moved.get(name, tensor) for name, tensor in base.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The optimizer's state after the steps so far: `<parameter>.<what>` -> tensor."""
+        return {
+            f"{name}.{what}": value
+            for name, parameter in self._parameters.items()
+            for what, value in self._optimizer.state.get(parameter, {}).items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    def restore(self, state: Tensors) -> None:
+        """Go on from where `state` was taken. Tensors are copied."""
+        for key, value in state.items():
+            name, _, what = key.rpartition(".")
+            self._optimizer.state[self._parameters[name]][what] = value.clone()

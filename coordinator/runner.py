@@ -1,35 +1,28 @@
 """Runs one job: feeds events to its state machine and performs the instructions. Decides nothing itself."""
 
 import asyncio
-import hashlib
-import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from coordinator import events, instructions
+from coordinator import events, history, instructions
 from coordinator.config import JobConfig
 from coordinator.events import Event
+from coordinator.facts import CommitFacts, CutFacts, JobFacts, RoundFacts, proof
 from coordinator.instructions import Instruction
 from coordinator.job import Job, Rules
-from coordinator.ledger import Ledger
+from coordinator.ledger import Ledger, TakenOver
 from coordinator.links import Links
-from coordinator.reduce import OuterStep, weighted_mean
+from coordinator.publisher import Publisher, metrics, weights
 from geotrain.errors import GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
-from geotrain.states.publish import publish
-from geotrain.tasks.features import Encoding, Statistics
-from geotrain.tasks.model import build_model
-from geotrain.updates.checks import check
-from geotrain.updates.codec import decode_file
-from geotrain.view.connect import View
+from geotrain.tasks.features import Statistics
+from geotrain.view.connect import Conflict, View
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +31,7 @@ MAX_EVENTS = 10_000
 
 
 class JobRunner:
-    """One job from its launch to its end.
+    """One job to its end, from its launch or from where another coordinator left it.
 
     view: where states and the ledger go. links: the connected agents. spool_dir: this job's own folder.
     """
@@ -49,22 +42,16 @@ class JobRunner:
         self.id = job_id
         self.config = config
         self.spool_dir = spool_dir
-        self.model: dict[str, torch.Tensor] = {}
+        self.ledger = Ledger(view, job_id)
+        self.publisher = Publisher(job_id, config, view=view, ledger=self.ledger, allowed=allowed)
         self.history: list[pb.JobEvent] = []
         self.ended = False
         self._happened = asyncio.Event()
         self._view = view
         self._links = links
-        self._allowed = allowed
-        self._ledger = Ledger(view, job_id)
         self._events: asyncio.Queue[Event] = asyncio.Queue(MAX_EVENTS)
-        self._metadata: dict[str, str] = {}
-        self._outer: OuterStep | None = None
-        self._cut_lineage: dict[str, str] = {}
+        self._round = RoundFacts(round=0)
         self._bytes_at_commit = (0, 0)
-        self._state_bytes = 0
-        config_json = json.dumps(asdict(config), sort_keys=True)
-        self._config_hash = hashlib.sha256(config_json.encode()).hexdigest()
 
     def offer(self, event: Event) -> None:
         """Take an event for the job. Dropped, and said so, when the job is hopelessly behind."""
@@ -77,8 +64,8 @@ class JobRunner:
         """Show a site's progress to those who follow. Byte counts are the coordinator's own."""
         if site in self._links:
             progress.bytes_up = self._links[site].bytes_up
-            progress.bytes_down = self._links[site].bytes_down + self._state_bytes
-        self._emit(pb.JobEvent(site=pb.SiteEvent(site=site, progress=progress)))
+            progress.bytes_down = self._links[site].bytes_down + self.publisher.state_bytes
+        self._emit(pb.JobEvent(time_s=time.time(), site=pb.SiteEvent(site=site, progress=progress)))
 
     async def follow(self) -> AsyncIterator[pb.JobEvent]:
         """Everything that happened so far, then what happens next, until the job's end."""
@@ -91,24 +78,49 @@ class JobRunner:
                 return
             await self._happened.wait()
 
-    async def run(self) -> pb.JobEnded:
-        """Run the job to its end. Never raises: what goes wrong is the job's reason to fail."""
+    def tell(self, facts: JobFacts) -> None:
+        """Show those who follow what the ledger says, unless they have seen it happen."""
+        if self.history:
+            return
+        for event in history.told(
+            facts, self.config, consistency=self._view.consistency, num_racks=self._view.num_racks
+        ):
+            self.ended = self.ended or event.HasField("ended")
+            self._emit(event)
+
+    async def run(self) -> None:
+        """Run the job to its end; what goes wrong is its reason to fail. Cancelled, it is left to who takes it next."""
         try:
-            await asyncio.to_thread(self._ledger.job, "running", "", asdict(self.config))
-            ended = await self._loop()
+            while True:
+                try:
+                    facts = await asyncio.to_thread(self.ledger.take)
+                    await asyncio.to_thread(self._restore, facts)
+                    ended = await self._loop(facts)
+                    break
+                except Conflict as error:
+                    # What a coordinator before us sent may have been applied only now.
+                    logger.warning("job %s: %s; going on from what the ledger says", self.id, error.what)
+        except TakenOver as error:
+            logger.error("job %s: %s", self.id, error)
+            self._end(pb.JobEnded(job=self.id, finished=False, reason=error.what))
+            return
         except GeotrainError as error:
             ended = pb.JobEnded(job=self.id, finished=False, reason=str(error))
-        except asyncio.CancelledError:
-            await self._finish(pb.JobEnded(job=self.id, finished=False, reason="the coordinator was stopped"))
-            raise
         except Exception as error:
             # A bug ends this job with its story, not the daemon.
             logger.exception("job %s", self.id)
             ended = pb.JobEnded(job=self.id, finished=False, reason=f"internal error: {error!r}")
-        await self._finish(ended)
-        return ended
+        await self.finish(ended)
 
-    async def _loop(self) -> pb.JobEnded:
+    def _restore(self, facts: JobFacts) -> None:
+        # Sites keep what they sent until the ledger says that it counts: they are asked again.
+        shutil.rmtree(self.spool_dir, ignore_errors=True)
+        self.publisher.restore(facts)
+        self._round = facts.rounds[-1] if facts.rounds else RoundFacts(round=0)
+        if self._round.cut:
+            self.publisher.use_cut(self._round)
+
+    async def _loop(self, facts: JobFacts) -> pb.JobEnded:
         rules = Rules(
             sites=tuple(sorted(self.config.sites)),
             min_sites=self.config.min_sites,
@@ -117,18 +129,12 @@ class JobRunner:
             phase_deadline_s=self.config.phase_deadline_s,
             skew_margin_s=self.config.skew_margin_s,
         )
-        job = Job(rules, now_s=time.time())
-        self._emit(
-            pb.JobEvent(
-                started=pb.JobStarted(
-                    sites=rules.sites,
-                    rounds=rules.rounds,
-                    consistency=self._view.consistency,
-                    racks=self._view.num_racks,
-                )
-            )
-        )
+        job = Job(rules, now_s=time.time(), facts=facts)
+        self.tell(facts)
+        if job.round:
+            logger.info("job %s: goes on in round %d, base version %d", self.id, job.round, job.base_version)
         self._bytes_at_commit = self._bytes_now()
+        self._events = asyncio.Queue(MAX_EVENTS)
         for site in self._links:
             self.offer(events.SiteJoined(site))
         said = ""
@@ -159,17 +165,17 @@ class JobRunner:
                 prepare = pb.Prepare(job=self.id, task_json=self.config.task.to_json(), seed=self.config.seed)
                 self._links.send((site,), pb.ToAgent(prepare=prepare))
             case instructions.ScanCut():
-                await self._open_round(instruction)
+                await self._scan_cut(instruction)
             case instructions.ListCutRows(sites, number, partitions):
                 sets = [pb.SetPartitions(set=name, partitions=pids) for name, pids in partitions.items()]
                 self._links.send(sites, pb.ToAgent(list_cut_rows=pb.ListCutRows(job=self.id, round=number, sets=sets)))
             case instructions.DecideCut():
-                self._decide_cut(instruction)
+                await self._decide_cut(instruction)
             case instructions.AskStatistics(sites, number):
                 message = pb.ReportStatistics(job=self.id, round=number)
                 self._links.send(sites, pb.ToAgent(report_statistics=message))
             case instructions.PublishInitial(statistics):
-                return events.Published(await asyncio.to_thread(self._publish_initial, statistics))
+                return await self._publish_initial(statistics)
             case instructions.Train(sites, number, base_version):
                 self._links.send(
                     sites, pb.ToAgent(train=pb.Train(job=self.id, round=number, base_version=base_version))
@@ -183,148 +189,100 @@ class JobRunner:
                 return await self._publish_localized(instruction)
         return None
 
-    async def _open_round(self, instruction: instructions.ScanCut) -> None:
-        await asyncio.to_thread(
-            self._ledger.open_round,
-            instruction.round,
-            base_version=instruction.base_version,
-            until_ns=instruction.until_ns,
-            sites=instruction.sites,
-        )
-        task = self.config.task
-        unproven = {name: "looked up, not proven" for name in task.view if name not in task.proven()}
-        self._cut_lineage = {"until_ns": str(instruction.until_ns), **unproven}
-        message = pb.ScanCut(job=self.id, round=instruction.round, until_ns=instruction.until_ns)
-        self._links.send(instruction.sites, pb.ToAgent(scan_cut=message))
+    async def _scan_cut(self, scan: instructions.ScanCut) -> None:
+        if scan.round != self._round.round:  # else it is the cut of a round that the ledger knows already
+            self._round = RoundFacts(
+                round=scan.round,
+                base_version=scan.base_version,
+                until_ns=scan.until_ns,
+                sites=scan.sites,
+                opened_s=time.time(),
+            )
+            await asyncio.to_thread(self.ledger.round, self._round)
+        message = pb.ScanCut(job=self.id, round=scan.round, until_ns=scan.until_ns)
+        self._links.send(scan.sites, pb.ToAgent(scan_cut=message))
 
-    def _decide_cut(self, cut: instructions.DecideCut) -> None:
-        dropped = sum(len(digests) for digests in cut.drop.values())
-        self._cut_lineage |= {
-            name: hashlib.sha256(fingerprints.tobytes()).hexdigest() for name, fingerprints in cut.fingerprints.items()
-        }
-        self._cut_lineage |= {"rows": str(cut.rows), "dropped": str(dropped)}
+    async def _decide_cut(self, decided: instructions.DecideCut) -> None:
+        cut = CutFacts(
+            decided_s=time.time(),
+            rows=decided.rows,
+            dropped=sum(len(digests) for digests in decided.drop.values()),
+            equal=decided.equal,
+            proof=proof(decided.fingerprints),
+        )
+        if self._round.commit is None:  # else sites come late to localize, and the ledger has it
+            self._round = replace(self._round, cut=cut)
+            await asyncio.to_thread(self.ledger.round, self._round)
+            self._emit(history.cut_event(decided.round, cut))
+        self.publisher.use_cut(replace(self._round, cut=cut))
         drop = [
             pb.SetDigests(set=name, digests=np.ascontiguousarray(digests).tobytes())
-            for name, digests in cut.drop.items()
+            for name, digests in decided.drop.items()
         ]
-        self._links.send(cut.sites, pb.ToAgent(cut_decided=pb.CutDecided(job=self.id, round=cut.round, drop=drop)))
-        self._emit(pb.JobEvent(cut=pb.CutEvent(round=cut.round, rows=cut.rows, dropped=dropped, equal=cut.equal)))
+        message = pb.CutDecided(job=self.id, round=decided.round, drop=drop)
+        self._links.send(decided.sites, pb.ToAgent(cut_decided=message))
 
-    def _publish_initial(self, statistics: Mapping[str, Statistics]) -> int:
-        parts = [statistics[site] for site in sorted(statistics)]
-        merged = parts[0]
-        for part in parts[1:]:
-            merged = merged.merge(part)
-        encoding = Encoding.from_statistics(merged, self.config.task)
-        torch.manual_seed(self.config.seed)
-        model = build_model(self.config.task, encoding, self._allowed)
-        self.model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self._metadata = {"encoding": encoding.to_json(), "task": self.config.task.to_json()}
-        self._outer = OuterStep(self.config.strategy.outer, self.model)
-        return self._publish("global", self.model, {"round": 0})
-
-    def _publish(self, scope: str, tensors: dict[str, torch.Tensor], lineage: dict[str, object]) -> int:
-        published = publish(
-            self._view,
-            model=self.config.task.name,
-            scope=scope,
-            tensors=tensors,
-            lineage={
-                "job": self.id,
-                "config_sha256": self._config_hash,
-                "consistency": self._view.consistency,
-                "cut": self._cut_lineage,
-                **lineage,
-            },
-            metadata=self._metadata,
-        )
-        self._state_bytes += published.bytes_written
-        return published.version
+    async def _publish_initial(self, statistics: Mapping[str, Statistics]) -> events.Published:
+        version = await asyncio.to_thread(self.publisher.initial, statistics)
+        first = RoundFacts(round=0, commit=CommitFacts(committed_s=time.time(), version=version))
+        await asyncio.to_thread(self.publisher.commit, first)
+        return events.Published(version)
 
     async def _publish_round(self, instruction: instructions.PublishRound) -> events.Published:
-        version = await asyncio.to_thread(self._reduce_and_publish, instruction)
-        sites = tuple(update.site for update in instruction.updates)
-        message = pb.RoundCommitted(job=self.id, round=instruction.round, version=version)
-        self._links.send(sites, pb.ToAgent(round_committed=message))
-        bytes_up, bytes_down = self._bytes_now()
-        self._emit(
-            pb.JobEvent(
-                round=pb.RoundEvent(
-                    round=instruction.round,
-                    seconds=instruction.seconds,
-                    version=version,
-                    bytes_up=max(0, bytes_up - self._bytes_at_commit[0]),
-                    bytes_down=max(0, bytes_down - self._bytes_at_commit[1]),
-                    loss={update.site: update.metrics["loss"] for update in instruction.updates},
-                    reason=instruction.reason,
-                )
-            )
+        updates = instruction.updates
+        version = await asyncio.to_thread(self.publisher.reduce, instruction.round, updates)
+        bytes_now = self._bytes_now()
+        commit = CommitFacts(
+            committed_s=time.time(),
+            version=version,
+            weights=weights(updates),
+            metrics=metrics(updates),
+            seconds=instruction.seconds,
+            bytes_up=max(0, bytes_now[0] - self._bytes_at_commit[0]),
+            bytes_down=max(0, bytes_now[1] - self._bytes_at_commit[1]),
+            reason=instruction.reason,
         )
-        self._bytes_at_commit = (bytes_up, bytes_down)
+        self._bytes_at_commit = bytes_now
+        self._round = replace(self._round, commit=commit)
+        await asyncio.to_thread(self.publisher.commit, self._round)
+        for update in updates:
+            update.path.unlink()
+        message = pb.RoundCommitted(job=self.id, round=instruction.round, version=version)
+        self._links.send(tuple(update.site for update in updates), pb.ToAgent(round_committed=message))
+        self._emit(history.round_event(self._round))
         return events.Published(version)
 
     def _bytes_now(self) -> tuple[int, int]:
         """Bytes up and down, of the job's sites that are connected, since they joined."""
         links = [self._links[site] for site in self.config.sites if site in self._links]
-        return sum(link.bytes_up for link in links), sum(link.bytes_down + self._state_bytes for link in links)
-
-    def _reduce_and_publish(self, instruction: instructions.PublishRound) -> int:
-        assert self._outer is not None
-        mean = weighted_mean([(update.samples, decode_file(update.path)) for update in instruction.updates])
-        self.model = self._outer.step(self.model, mean)
-        weights = {update.site: update.samples for update in instruction.updates}
-        metrics = {update.site: dict(update.metrics) for update in instruction.updates}
-        version = self._publish(
-            "global", self.model, {"round": instruction.round, "weights": weights, "metrics": metrics}
-        )
-        self._ledger.commit_round(
-            instruction.round, version=version, weights=weights, metrics=metrics, reason=instruction.reason
-        )
-        for update in instruction.updates:
-            update.path.unlink()
-        return version
+        state_bytes = self.publisher.state_bytes
+        return sum(link.bytes_up for link in links), sum(link.bytes_down + state_bytes for link in links)
 
     async def _publish_localized(self, instruction: instructions.PublishLocalized) -> events.LocalizedPublished:
         update = instruction.update
-        # What the site did not adapt is the global model's; content addressing stores it once.
-        tensors = self.model | decode_file(update.path)
-        scope = f"site/{update.site}"
-        lineage = {"base_version": instruction.base_version, "metrics": dict(update.metrics)}
-        version = await asyncio.to_thread(self._publish, scope, tensors, lineage)
+        facts = await asyncio.to_thread(self.publisher.localized, update, instruction.base_version)
         update.path.unlink()
-        self._emit(
-            pb.JobEvent(
-                localized=pb.LocalizedEvent(
-                    site=update.site,
-                    state=f"{self.config.task.name}/{scope}@{version}",
-                    rows=update.samples,
-                    metrics=update.metrics,
-                )
-            )
-        )
+        self._emit(history.localized_event(facts, self.config.task.name))
         return events.LocalizedPublished(update.site)
 
-    def check_update(self, path: Path, *, whole: bool) -> None:
-        """Raise UpdateRefused unless the spooled update may enter the mean. Runs in a thread."""
-        max_norm = self.config.strategy.max_update_norm if whole else math.inf  # a localized state is no difference
-        like = {name: tensor for name, tensor in self.model.items() if tensor.is_floating_point() or not whole}
-        check(decode_file(path), like, max_norm=max_norm, whole=whole)
-
-    async def _finish(self, ended: pb.JobEnded) -> None:
-        logger.info("job %s %s: %s", self.id, "finished" if ended.finished else "failed", ended.reason)
+    async def finish(self, ended: pb.JobEnded) -> None:
+        """End the job, and say so."""
         status = "finished" if ended.finished else "failed"
+        logger.info("job %s %s: %s", self.id, status, ended.reason)
         try:
-            await asyncio.to_thread(self._ledger.job, status, ended.reason, asdict(self.config))
+            await asyncio.to_thread(self.ledger.end, status, ended.reason)
         except GeotrainError as error:
             logger.error("job %s: its end could not be noted in the view: %s", self.id, error)
         self._links.send(tuple(self.config.sites), pb.ToAgent(job_ended=ended))
-        self.ended = True
-        self.model, self._outer = {}, None  # an ended job keeps its history, not its model
-        self._emit(pb.JobEvent(ended=ended))
+        self._end(ended)
         await asyncio.to_thread(shutil.rmtree, self.spool_dir, ignore_errors=True)
 
+    def _end(self, ended: pb.JobEnded) -> None:
+        self.ended = True
+        self.publisher.release()
+        self._emit(pb.JobEvent(time_s=time.time(), ended=ended))
+
     def _emit(self, event: pb.JobEvent) -> None:
-        event.time_s = time.time()
         event.job = self.id
         if len(self.history) < MAX_EVENTS or not event.HasField("site"):
             self.history.append(event)

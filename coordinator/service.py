@@ -6,17 +6,19 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import torch
 
 from coordinator import events
 from coordinator.config import CoordinatorConfig, JobConfig
 from coordinator.events import Event
+from coordinator.ledger import UNFINISHED, Ledger, unfinished
 from coordinator.links import Link, Links
+from coordinator.messages import to_event
 from coordinator.reduce import OuterStep
 from coordinator.runner import JobRunner
 from geotrain.errors import GeotrainError, UpdateRefused
@@ -24,13 +26,9 @@ from geotrain.program import config_from_json
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import SITE_NAME
-from geotrain.tasks.config import TaskConfig
-from geotrain.tasks.features import Statistics
 from geotrain.tasks.targets import check_targets
 from geotrain.updates.chunks import Spool
 from geotrain.view.connect import View
-from geotrain.view.cut import Rows
-from geotrain.wire.partitions import NUM_PARTITIONS
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,55 @@ class CoordinatorService(rpc.CoordinatorServicer):
         self._links = Links()
         self._jobs: dict[str, JobRunner] = {}
         self._running: JobRunner | None = None
-        self._queue: asyncio.Queue[JobRunner] = asyncio.Queue(config.max_queued_jobs + 1)
+        self._queue: asyncio.Queue[JobRunner] = asyncio.Queue()
+
+    async def recover(self) -> None:
+        """Queue the jobs that were left unfinished, in the order of their launches. Raises ViewError."""
+        for job_id in await asyncio.to_thread(unfinished, self._view):
+            runner = await self._recall(job_id)
+            if runner is not None:
+                logger.info("job %s was left unfinished, and goes on", job_id)
+                self._jobs[job_id] = runner
+                self._queue.put_nowait(runner)
+
+    async def _recall(self, job_id: str) -> JobRunner | None:
+        """The job as the ledger has it; None where it has none that can be run here."""
+        ledger = Ledger(self._view, job_id)
+        text = await asyncio.to_thread(ledger.config)
+        if text is None:
+            return None
+        try:
+            config = config_from_json(JobConfig, text)
+            self._check_launch(config)
+        except GeotrainError as error:
+            reason = f"it can't go on here: {error}"
+            logger.error("job %s: %s", job_id, reason)
+            await asyncio.to_thread(ledger.end, "failed", reason)
+            return None
+        return self._runner(job_id, config)
+
+    async def _past(self, job_id: str) -> JobRunner | None:
+        """A job that ended before this coordinator started, for those who follow it."""
+        ledger = Ledger(self._view, job_id)
+        text = await asyncio.to_thread(ledger.config)
+        if text is None:
+            return None
+        facts = await asyncio.to_thread(ledger.facts)
+        if facts.status in UNFINISHED:
+            return None
+        runner = self._runner(job_id, config_from_json(JobConfig, text))
+        runner.tell(facts)
+        return runner
+
+    def _runner(self, job_id: str, config: JobConfig) -> JobRunner:
+        return JobRunner(
+            job_id,
+            config,
+            view=self._view,
+            links=self._links,
+            spool_dir=Path(self._config.spool_dir) / job_id,
+            allowed=self._config.allowed_targets,
+        )
 
     async def run_jobs(self) -> None:
         """Run queued jobs in the order of their launches, until cancelled."""
@@ -176,7 +222,9 @@ class CoordinatorService(rpc.CoordinatorServicer):
                 spool.add(part.chunk.offset, part.chunk.data, part.chunk.crc32)
             await asyncio.to_thread(spool.finish)
         try:
-            await asyncio.to_thread(runner.check_update, path, whole=header.kind == pb.UpdateHeader.DIFFERENCE)
+            await asyncio.to_thread(
+                runner.publisher.check_update, path, whole=header.kind == pb.UpdateHeader.DIFFERENCE
+            )
         except UpdateRefused:
             path.unlink()
             raise
@@ -193,19 +241,16 @@ class CoordinatorService(rpc.CoordinatorServicer):
         except GeotrainError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         job_id = f"{config.task.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        runner = JobRunner(
-            job_id,
-            config,
-            view=self._view,
-            links=self._links,
-            spool_dir=Path(self._config.spool_dir) / job_id,
-            allowed=self._config.allowed_targets,
-        )
         if self._running is not None and self._queue.qsize() >= self._config.max_queued_jobs:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{self._queue.qsize()} jobs are waiting already (max_queued_jobs); launch again when one has ended",
             )
+        runner = self._runner(job_id, config)
+        try:
+            await asyncio.to_thread(runner.ledger.launch, asdict(config))
+        except GeotrainError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, f"the job could not be noted in the view: {error}")
         self._queue.put_nowait(runner)
         self._jobs[job_id] = runner
         logger.info("job %s launched: %d rounds at %s", job_id, config.rounds, ", ".join(config.sites))
@@ -224,50 +269,11 @@ class CoordinatorService(rpc.CoordinatorServicer):
     async def Follow(  # noqa: N802
         self, request: pb.FollowRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.JobEvent]:
-        runner = self._jobs.get(request.job)
+        try:
+            runner = self._jobs.get(request.job) or await self._past(request.job)
+        except GeotrainError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, f"job {request.job} can't be read: {error}")
         if runner is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no job {request.job!r} was launched here")
         async for event in runner.follow():
             yield event
-
-
-def to_event(site: str, kind: str, body: Any, task: TaskConfig) -> Event | None:
-    """The state machine's event for an agent's message; None for one that is no event.
-
-    Raises ValueError, KeyError or TypeError for a message that does not fit the task.
-    """
-    if kind in ("cut_report", "cut_rows") and (unknown := {listed.set for listed in body.sets} - task.view.keys()):
-        raise ValueError(f"sets that the task does not read: {', '.join(sorted(unknown))}")
-    match kind:
-        case "prepared":
-            return events.SitePrepared(site)
-        case "failed":
-            return events.SiteFailed(site, body.reason, body.round or None)
-        case "cut_report":
-            return events.CutReported(
-                site,
-                body.round,
-                {report.set: report.rows for report in body.sets},
-                {
-                    report.set: np.frombuffer(report.fingerprints, dtype="<u8").reshape(NUM_PARTITIONS)
-                    for report in body.sets
-                },
-            )
-        case "cut_rows":
-            return events.CutRowsListed(
-                site,
-                body.round,
-                {
-                    listed.set: Rows(
-                        np.frombuffer(listed.digests, dtype=np.uint8).reshape(-1, 20),
-                        np.array(listed.generations, dtype=np.uint32),
-                    )
-                    for listed in body.sets
-                },
-            )
-        case "statistics":
-            statistics = Statistics.from_json(body.statistics_json)
-            if [*statistics.numeric, *statistics.categorical] != [*task.numeric(), *task.categorical()]:
-                raise ValueError("statistics of other features than the task's")
-            return events.StatisticsReported(site, statistics)
-    return None

@@ -57,6 +57,7 @@ class SiteConfig:
     rack: the rack of the Aerospike cluster that is this site's, a number over 0.
     data_dir: folder of the local datasets; its rows never leave the site.
     cache_dir: folder of the agent's own, for what it can make anew: local rows in the order of the view's partitions.
+    spool_dir: folder of the agent's own, for the update that it keeps until its round is committed.
     training: how the site trains.
     ray: the site's Ray cluster.
     allowed_targets: importable names that a task may use as `_target_` here, as glob patterns.
@@ -66,6 +67,7 @@ class SiteConfig:
     rack: int = MISSING
     data_dir: str = MISSING
     cache_dir: str = "outputs/cache"
+    spool_dir: str = "outputs/site_agent/spool"
     training: SiteTrainingConfig = field(default_factory=SiteTrainingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     allowed_targets: list[str] = field(default_factory=lambda: list(DEFAULT_TARGETS))

@@ -4,10 +4,8 @@ Heartbeats come from here, not from the work: a site that trains for long is slo
 """
 
 import asyncio
-import hashlib
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 
 import grpc
@@ -15,28 +13,19 @@ import grpc
 from geotrain.errors import GeotrainError, SessionRefused
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
-from geotrain.rpc.channels import CHUNK_BYTES, open_channel
+from geotrain.rpc.channels import CHUNK_BYTES, open_channel, retry_delays_s
 from geotrain.updates.chunks import split
 from site_agent.config import SiteAgentConfig
-from site_agent.work import Report, Update, Work
+from site_agent.held import Update
+from site_agent.work import Report, Work
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_S = 0.5
-LAST_RETRY_S = 15.0
 UPLOAD_ATTEMPTS = 4
 # A coordinator works on one phase at a time; more messages than this mean that it is not ours to trust.
 MAX_INCOMING = 64
 
 REFUSALS = (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT)
-
-
-def retry_delays_s(draw: Callable[[], float] = random.random) -> Iterable[float]:
-    """Seconds to wait before each further try: doubling, bounded, with full jitter."""
-    bound = FIRST_RETRY_S
-    while True:
-        yield draw() * bound
-        bound = min(2 * bound, LAST_RETRY_S)
 
 
 class Session:
@@ -51,7 +40,7 @@ class Session:
 
     async def run(self) -> None:
         """Dial, serve, and dial again when the stream breaks. Raises SessionRefused if this agent is not wanted."""
-        delays = iter(retry_delays_s())
+        delays = retry_delays_s()
         async with open_channel(self._config.coordinator) as channel:
             while True:
                 welcomed_before, self._welcomed = self._welcomed, False
@@ -68,7 +57,7 @@ class Session:
                         ) from None
                     reason = f"{error.code().name.lower()}: {error.details()}"
                 if self._welcomed:
-                    delays = iter(retry_delays_s())
+                    delays = retry_delays_s()
                 self._welcomed = self._welcomed or welcomed_before
                 delay_s = next(delays)
                 logger.info(
@@ -158,12 +147,9 @@ class Session:
 
     async def _upload(self, stub: rpc.CoordinatorStub, update: Update) -> None:
         """Send an update; a broken stream is tried again. Raises GeotrainError with the coordinator's reason."""
-        header = update.header
-        header.num_bytes = len(update.data)
-        header.sha256 = hashlib.sha256(update.data).digest()
 
         async def parts() -> AsyncIterator[pb.UploadPart]:
-            yield pb.UploadPart(header=header)
+            yield pb.UploadPart(header=update.header)
             for offset, data, crc32 in split(update.data, CHUNK_BYTES):
                 yield pb.UploadPart(chunk=pb.Chunk(offset=offset, data=bytes(data), crc32=crc32))
 

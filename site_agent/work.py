@@ -3,10 +3,10 @@
 `handle` is a generator: it yields progress and answers as they come, and blocks while it works.
 """
 
+import hashlib
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,12 @@ from geotrain.view.cut import Cut
 from site_agent.compute import Compute
 from site_agent.config import SiteAgentConfig
 from site_agent.datasets import LocalDataset, load
+from site_agent.held import HeldUpdate, Update
 from site_agent.join.execute import Joined
 from site_agent.join.sources import ReadSet
+from site_agent.trainer import Trained
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Update:
-    """Tensors to be uploaded; the session fills in the header's length and hash."""
-
-    header: pb.UpdateHeader
-    data: bytes
 
 
 Report = pb.FromAgent | pb.Progress | Update
@@ -62,14 +56,15 @@ class Work:
         with self._lock:
             if kind == "prepare":
                 yield pb.Progress(job=body.job, phase="preparing", loss=float("nan"))
-                if self._job is None or self._job.id != body.job:
+                if self._job is None or self._job.id != body.job:  # else the coordinator lost us, or was restarted
                     self._compute.release()  # of a job whose end this agent did not hear of
-                self._job = JobWork(body, self._config, self._view, self._compute)
+                    self._job = JobWork(body, self._config, self._view, self._compute)
                 yield self._job.prepare()
             elif self._job is None or body.job != self._job.id:
                 raise GeotrainError(f"job {body.job} was not prepared by this agent")
             elif kind == "job_ended":
                 self._compute.release()
+                self._job.forget_update()
                 self._job = None
                 logger.info("job %s %s: %s", body.job, "finished" if body.finished else "failed", body.reason)
             else:
@@ -104,19 +99,25 @@ class JobWork:
         self._joined_cut_id: bytes = b""
         self._encoding_json = ""
         self._base_state: State | None = None
+        self._held = HeldUpdate(Path(config.site.spool_dir) / f"{config.site.name}.update")
+        self._cut_round = 0
 
     def prepare(self) -> pb.FromAgent:
-        """Check everything that can be checked before the first round: trust, files, columns."""
+        """Check everything that can be checked before the first round: trust, files, columns. Say what is here already:
+        a job goes on after either end was restarted."""
         check_targets(self._task, self._site.allowed_targets)
         self._local = {
             name: load(Path(self._site.data_dir), name, dataset) for name, dataset in self._task.local.items()
         }
         rows = len(self._local[self._task.rows.dataset].frame)
-        return pb.FromAgent(prepared=pb.Prepared(job=self.id, local_rows=rows))
+        prepared = pb.Prepared(job=self.id, local_rows=rows, cut_round=self._cut_round)
+        if update := self._held.of(self.id):
+            prepared.held.CopyFrom(pb.Held(round=update.header.round, base_version=update.header.base_version))
+        return pb.FromAgent(prepared=prepared)
 
     def scan_cut(self, request: pb.ScanCut) -> Iterator[Report]:
         yield self._progress("scanning", request.round)
-        self._cut = Cut(until_ns=request.until_ns)
+        self._cut, self._cut_round = Cut(until_ns=request.until_ns), 0
         self._sets = self._compute.read(self._view, self._task, self._cut)
         report = pb.CutReport(job=self.id, round=request.round)
         for name, read in self._sets.items():
@@ -145,6 +146,7 @@ class JobWork:
             self._joined_cut_id = self._cut_id
             self._encoding_json = ""
             self.num_rows = self._joined.num_rows
+        self._cut_round = decided.round
 
     def report_statistics(self, request: pb.ReportStatistics) -> Iterator[Report]:
         yield self._progress("summarizing", request.round)
@@ -152,6 +154,11 @@ class JobWork:
         yield pb.FromAgent(statistics=pb.StatisticsReport(job=self.id, statistics_json=statistics.to_json()))
 
     def train(self, request: pb.Train) -> Iterator[Report]:
+        if held := self._same_update(request.round, request.base_version):
+            yield self._progress("uploading", request.round)
+            yield held
+            return
+        logger.info("job %s: trains round %d from version %d", self.id, request.round, request.base_version)
         yield self._progress("training", request.round)
         base = self._base(request.base_version)
         result = self._compute.train(base, request.round)
@@ -160,19 +167,38 @@ class JobWork:
         difference = {
             name: result.tensors[name] - tensor for name, tensor in base.items() if tensor.is_floating_point()
         }
-        yield self._update(request.round, pb.UpdateHeader.DIFFERENCE, difference, result.samples, result.metrics)
+        header = pb.UpdateHeader(round=request.round, kind=pb.UpdateHeader.DIFFERENCE)
+        yield self._update(header, request.base_version, difference, result)
 
     def localize(self, request: pb.Localize) -> Iterator[Report]:
+        if held := self._same_update(0, request.base_version):
+            yield self._progress("uploading", 0)
+            yield held
+            return
+        logger.info("job %s: localizes version %d", self.id, request.base_version)
         yield self._progress("localizing", 0)
         base = self._base(request.base_version)
         result = self._compute.localize(base, request.rounds)
         # What did not change is in the view already.
         changed = {name: tensor for name, tensor in result.tensors.items() if not torch.equal(tensor, base[name])}
-        yield self._update(0, pb.UpdateHeader.LOCALIZED, changed, result.samples, result.metrics)
+        yield self._update(pb.UpdateHeader(kind=pb.UpdateHeader.LOCALIZED), request.base_version, changed, result)
 
     def round_committed(self, committed: pb.RoundCommitted) -> Iterator[Report]:
         logger.info("job %s: round %d committed as version %d", self.id, committed.round, committed.version)
+        held = self._held.of(self.id)
+        if held and held.header.round == committed.round:
+            self._held.drop()
         return iter(())
+
+    def forget_update(self) -> None:
+        """The job has ended: whatever waits for a commit waits in vain."""
+        if self._held.of(self.id):
+            self._held.drop()
+
+    def _same_update(self, number: int, base_version: int) -> Update | None:
+        """What was asked, where it was done before."""
+        held = self._held.of(self.id)
+        return held if held and (held.header.round, held.header.base_version) == (number, base_version) else None
 
     def _base(self, version: int) -> dict[str, torch.Tensor]:
         """The published state, read from this site's own rack; the workers get its encoding when it is new."""
@@ -192,14 +218,20 @@ class JobWork:
         return pb.Progress(job=self.id, round=number, phase=phase, rows=self.num_rows, loss=self.loss)
 
     def _update(
-        self,
-        number: int,
-        kind: pb.UpdateHeader.Kind,
-        tensors: dict[str, torch.Tensor],
-        samples: int,
-        metrics: dict[str, float],
+        self, header: pb.UpdateHeader, base_version: int, tensors: dict[str, torch.Tensor], result: Trained
     ) -> Update:
-        header = pb.UpdateHeader(
-            job=self.id, site=self._site.name, round=number, kind=kind, samples=samples, metrics=metrics
+        """An update on its way, kept here until its round is committed."""
+        data = encode(tensors)
+        said = pb.UpdateHeader(
+            job=self.id,
+            site=self._site.name,
+            samples=result.samples,
+            metrics=result.metrics,
+            num_bytes=len(data),
+            sha256=hashlib.sha256(data).digest(),
+            base_version=base_version,
         )
-        return Update(header=header, data=encode(tensors))
+        said.MergeFrom(header)
+        update = Update(header=said, data=data)
+        self._held.keep(update)
+        return update

@@ -1,6 +1,8 @@
 """gRPC channels and servers as geotrain uses them: limits, keepalive, names in one place. Knows no message."""
 
+import random
 import re
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -23,6 +25,17 @@ _KEEPALIVE = [
 ]
 # Who dials decides how long to wait between tries; gRPC's own pause must not exceed it.
 _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", 5_000)]
+
+FIRST_RETRY_S = 0.5
+LAST_RETRY_S = 15.0
+
+
+def retry_delays_s(draw: Callable[[], float] = random.random) -> Iterator[float]:
+    """Seconds to wait before each further try: doubling, bounded, with full jitter."""
+    bound = FIRST_RETRY_S
+    while True:
+        yield draw() * bound
+        bound = min(2 * bound, LAST_RETRY_S)
 
 
 def open_channel(address: str) -> grpc.aio.Channel:

@@ -92,12 +92,24 @@ class Prepare(_message.Message):
     def __init__(self, job: _Optional[str] = ..., task_json: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Prepared(_message.Message):
-    __slots__ = ("job", "local_rows")
+    __slots__ = ("job", "local_rows", "held", "cut_round")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LOCAL_ROWS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    CUT_ROUND_FIELD_NUMBER: _ClassVar[int]
     job: str
     local_rows: int
-    def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ...) -> None: ...
+    held: Held
+    cut_round: int
+    def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut_round: _Optional[int] = ...) -> None: ...
+
+class Held(_message.Message):
+    __slots__ = ("round", "base_version")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    base_version: int
+    def __init__(self, round: _Optional[int] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class ScanCut(_message.Message):
     __slots__ = ("job", "round", "until_ns")
@@ -260,7 +272,7 @@ class UploadPart(_message.Message):
     def __init__(self, header: _Optional[_Union[UpdateHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "sha256")
+    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "sha256", "base_version")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DIFFERENCE: _ClassVar[UpdateHeader.Kind]
@@ -282,6 +294,7 @@ class UpdateHeader(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     job: str
     site: str
     round: int
@@ -290,7 +303,8 @@ class UpdateHeader(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     num_bytes: int
     sha256: bytes
-    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    base_version: int
+    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data", "crc32")

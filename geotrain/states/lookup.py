@@ -76,14 +76,22 @@ class ModelLookup:
             raise UnknownState(f"there is no model state {key}", self._known())
         data = record.bins["manifest"]
         manifest = Manifest.from_bytes(data)
-        entries = set(manifest.tensors.values())
+        tensors, bytes_read = self._tensors(manifest.tensors)
+        return State(manifest, MappingProxyType(tensors), len(data) + bytes_read)
+
+    def resume(self, manifest: Manifest) -> Mapping[str, torch.Tensor]:
+        """Returns the tensors of a manifest that only those need who train on from there."""
+        return MappingProxyType(self._tensors(manifest.resume)[0])
+
+    def _tensors(self, named: Mapping[str, TensorEntry]) -> tuple[dict[str, torch.Tensor], int]:
+        """Returns the tensors, and how many bytes had to be read for them."""
+        entries = set(named.values())
         tensors = {entry: held for entry in entries if (held := self._held.get(entry)) is not None}
         missing = entries - tensors.keys()
         parts = self._fetch({part for entry in missing for part in entry.parts})
         tensors |= {entry: from_parts(entry, parts) for entry in missing}
         self._held.update(tensors)
-        named = {name: tensors[entry] for name, entry in manifest.tensors.items()}
-        return State(manifest, MappingProxyType(named), len(data) + sum(map(len, parts.values())))
+        return {name: tensors[entry] for name, entry in named.items()}, sum(map(len, parts.values()))
 
     def _version(self) -> int:
         head = self._view.get(ALIASES, head_key(self._model, self._scope))

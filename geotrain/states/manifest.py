@@ -7,7 +7,7 @@ parts are one record, whatever state they are in.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from geotrain.errors import ConfigError, ViewError
@@ -44,7 +44,7 @@ class Manifest:
     """A model state: what it is called, what it holds and where it comes from. Immutable once published.
 
     lineage: the job, round, cut, sites and weights that made it. metadata: what a reader needs beside the tensors.
-    created_s: Unix epoch.
+    resume: tensors that only those need who train on from here, such as an optimizer's. created_s: Unix epoch.
     """
 
     model: str
@@ -53,6 +53,7 @@ class Manifest:
     tensors: Mapping[str, TensorEntry]
     lineage: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    resume: Mapping[str, TensorEntry] = field(default_factory=dict)
     created_s: float
 
     @property
@@ -70,11 +71,20 @@ class Manifest:
             raise ViewError(
                 f"a manifest has format {found}, this version of geotrain reads {FORMAT}", "upgrade geotrain here"
             )
-        tensors = {
-            name: TensorEntry(entry["dtype"], tuple(entry["shape"]), tuple(entry["parts"]))
-            for name, entry in fields.pop("tensors").items()
-        }
-        return cls(tensors=tensors, **fields)
+        return cls(tensors=_entries(fields.pop("tensors")), resume=_entries(fields.pop("resume", {})), **fields)
+
+    def same_but_for_its_time(self, other: "Manifest") -> bool:
+        """Whether both say the same, as JSON says it."""
+        both = (self, replace(other, created_s=self.created_s))
+        mine, theirs = (json.dumps(asdict(manifest), sort_keys=True) for manifest in both)
+        return mine == theirs
+
+
+def _entries(listed: Mapping[str, Any]) -> dict[str, TensorEntry]:
+    return {
+        name: TensorEntry(entry["dtype"], tuple(entry["shape"]), tuple(entry["parts"]))
+        for name, entry in listed.items()
+    }
 
 
 def reference(model: str, scope: str, version: int) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from coordinator import events, instructions
 from coordinator.events import Event
 from coordinator.instructions import Instruction
-from coordinator.job import Decision, Job, Outcome, Phase, Rules, decide
+from coordinator.job import Job, Phase, Rules
+from coordinator.quorum import Decision, Outcome, decide
 from geotrain.view.cut import Rows
 
 SITES = ("ewr", "jfk", "lga")

@@ -37,6 +37,31 @@ def test_momentum_carries_over_from_round_to_round():
     assert second["w"].item() == 1.5
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD,
+        SGD | {"momentum": 0.9, "nesterov": True},
+        {"_target_": "torch.optim.Adam", "lr": 0.1, "amsgrad": True},
+        {"_target_": "torch.optim.NAdam", "lr": 0.1},
+        {"_target_": "torch.optim.Adagrad", "lr": 0.1},
+    ],
+)
+def test_an_optimizer_that_is_restored_goes_on_to_the_same_bits(optimizer):
+    generator = torch.Generator().manual_seed(5)
+    base = {"body.w": torch.randn(50, generator=generator), "head.b": torch.randn(1, generator=generator)}
+    means = [{name: torch.randn(t.shape, generator=generator) for name, t in base.items()} for _ in range(4)]
+    undisturbed, model = OuterStep(optimizer, base), base
+    disturbed, again = OuterStep(optimizer, base), base
+    for mean in means:
+        model = undisturbed.step(model, mean)
+        again = disturbed.step(again, mean)
+        state = disturbed.state()
+        disturbed = OuterStep(optimizer, base)
+        disturbed.restore(state)
+    assert all(torch.equal(model[name], again[name]) for name in base)
+
+
 def test_the_same_updates_in_the_same_order_give_the_same_bits():
     updates = [
         (number, {"w": torch.randn(1000, generator=torch.Generator().manual_seed(number))}) for number in (3, 5, 7)

@@ -110,7 +110,8 @@ def test_a_second_ctrl_c_cuts_the_grace_short_and_still_leaves_nothing(start_dem
     while demo.process.poll() is None and time.monotonic() < give_up_s:
         demo.process.send_signal(signal.SIGINT)  # again and again: two pending ones may be delivered as one
         time.sleep(0.05)
-    assert demo.process.returncode == 128 + signal.SIGINT
+    # One that comes while Python itself ends takes it with it; a shell says 130 of both.
+    assert demo.process.returncode in (128 + signal.SIGINT, -signal.SIGINT)
     assert all_gone(demo.pids)
 
 

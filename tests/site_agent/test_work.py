@@ -23,9 +23,10 @@ from geotrain.view.scanned import ScannedSet
 from geotrain.view.write import write
 from site_agent.config import SiteAgentConfig, SiteConfig
 from site_agent.datasets import LocalDataset
+from site_agent.held import Update
 from site_agent.join.execute import Joined
 from site_agent.trainer import Trained
-from site_agent.work import Update, Work
+from site_agent.work import Work
 from tests.conftest import ClusterUnderTest
 from tests.tasks.pumps import pumps
 from tests.view.views import view_config
@@ -53,6 +54,7 @@ class Notes:
     def __init__(self) -> None:
         self.joins: list[dict[str, Any]] = []
         self.encodings: list[Encoding] = []
+        self.num_trained = 0
 
     def read(self, view: View, task: TaskConfig, cut: Cut) -> dict[str, Any]:
         metadata = ("__digest", "__generation")
@@ -74,6 +76,7 @@ class Notes:
         self.encodings.append(encoding)
 
     def train(self, base: dict[str, torch.Tensor], number: int) -> Trained:
+        self.num_trained += 1
         return Trained({name: tensor + 1 for name, tensor in base.items()}, 10, {"loss": 0.5})
 
     def localize(self, base: dict[str, torch.Tensor], rounds: int) -> Trained:
@@ -91,8 +94,13 @@ class Site:
         self.notes = Notes()
         # A model of the test's own, so that versions count from 1.
         self.task = pumps({"name": f"pumps-{data_dir.name}"})
-        site = SiteConfig(name="ewr", rack=1, data_dir=str(data_dir))
-        self.work = Work(SiteAgentConfig(site=site, view=view.config), view, self.notes)  # type: ignore[arg-type]
+        self._data_dir = data_dir
+        self.start()
+
+    def start(self) -> None:
+        """As a new process does: what was in memory is gone."""
+        site = SiteConfig(name="ewr", rack=1, data_dir=str(self._data_dir), spool_dir=str(self._data_dir / "spool"))
+        self.work = Work(SiteAgentConfig(site=site, view=self.view.config), self.view, self.notes)  # type: ignore[arg-type]
 
     def ask(self, kind: str, body: Any) -> list[Any]:
         """The site's answers but for its progress."""
@@ -210,6 +218,64 @@ def test_workers_are_given_their_rows_once_for_one_encoding(site):
     for number in (1, 2):
         site.ask("train", pb.Train(job="j", round=number, base_version=site.publish(float(number))))
     assert len(site.notes.encodings) == 1
+
+
+def test_what_was_trained_is_sent_again_and_not_trained_again_also_after_a_restart(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    asked = pb.Train(job="j", round=1, base_version=site.publish(5.0))
+    [sent] = site.ask("train", asked)
+    assert site.ask("train", asked) == [sent]
+    site.start()
+    [answer] = site.prepare()
+    assert (answer.prepared.held.round, answer.prepared.held.base_version) == (1, asked.base_version)
+    assert answer.prepared.cut_round == 0
+    assert site.ask("train", asked) == [sent]
+    assert site.notes.num_trained == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("round_committed", pb.RoundCommitted(job="j", round=1, version=2)),
+        ("job_ended", pb.JobEnded(job="j", finished=True)),
+    ],
+)
+def test_an_update_is_kept_until_its_round_is_committed_or_its_job_has_ended(site, kind, body):
+    site.prepare()
+    site.scan()
+    site.decide()
+    site.ask("train", pb.Train(job="j", round=1, base_version=site.publish(5.0)))
+    [answer] = site.prepare()
+    assert answer.prepared.HasField("held")
+    site.ask(kind, body)
+    [answer] = site.prepare()
+    assert not answer.prepared.HasField("held")
+
+
+def test_an_update_from_another_base_or_of_another_round_is_trained(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    first, second = site.publish(5.0), site.publish(6.0)
+    for number, version in ((1, first), (1, second), (2, second)):
+        [update] = site.ask("train", pb.Train(job="j", round=number, base_version=version))
+        assert (update.header.round, update.header.base_version) == (number, version)
+    assert site.notes.num_trained == 3
+
+
+def test_who_is_prepared_again_says_which_cut_it_has_joined_and_keeps_it(site):
+    [answer] = site.prepare()
+    assert answer.prepared.cut_round == 0
+    site.scan(3)
+    [answer] = site.prepare()
+    assert answer.prepared.cut_round == 0
+    site.decide(3)
+    [answer] = site.prepare()
+    assert answer.prepared.cut_round == 3
+    site.ask("train", pb.Train(job="j", round=3, base_version=site.publish(5.0)))
+    assert len(site.notes.joins) == 1
 
 
 def test_a_localized_state_sends_only_what_the_site_changed(site):

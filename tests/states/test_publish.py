@@ -5,8 +5,8 @@ import torch
 
 from geotrain.errors import ConfigError, DataError, ViewError
 from geotrain.states.lookup import ModelLookup
-from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
-from geotrain.states.publish import publish
+from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, UnknownState
+from geotrain.states.publish import publish, write_state
 from geotrain.view.connect import Conflict
 from geotrain.view.refusals import InDoubt
 
@@ -166,19 +166,42 @@ def test_an_alias_write_in_doubt_is_settled_by_reading(view, model, monkeypatch,
     assert value_of(ModelLookup(view, model)) == 2
 
 
-def test_a_manifest_write_in_doubt_gives_its_version_up(view, model, monkeypatch):
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_manifest_write_in_doubt_is_settled_by_reading(view, model, monkeypatch, applied):
     put = view.put
     doubted = []
 
     def doubtful(set_name, key, bins, **options):
-        put(set_name, key, bins, **options)
         if set_name == MANIFESTS and not doubted:
             doubted.append(True)
+            if applied:
+                put(set_name, key, bins, **options)
             raise InDoubt("no answer")
+        put(set_name, key, bins, **options)
 
     monkeypatch.setattr(view, "put", doubtful)
-    assert put_state(view, model, 1).version == 2
+    assert put_state(view, model, 1).version == 1
     assert value_of(ModelLookup(view, model)) == 1
+
+
+def test_who_was_interrupted_before_the_alias_finds_its_own_version_again(view, model):
+    state = {"model": model, "scope": "global", "tensors": tensors(1), "lineage": {"round": 1}, "metadata": {}}
+    assert [write_state(view, **state).version for _ in range(3)] == [1, 1, 1]
+    assert write_state(view, **state | {"lineage": {"round": 2}}).version == 2
+    with pytest.raises(UnknownState):
+        ModelLookup(view, model).latest()
+
+
+def test_tensors_for_those_who_train_on_are_kept_with_the_state_and_not_read_with_it(view, model):
+    momentum = {"body.momentum": torch.randn(1000), "step": torch.tensor(3.0)}
+    state = {"model": model, "scope": "global", "tensors": tensors(1), "lineage": {}, "metadata": {}}
+    version = write_state(view, **state, resume=momentum).version
+    lookup = ModelLookup(view, model)
+    read = lookup.at(version)
+    assert read.tensors.keys() == {"body", "head"}
+    assert read.bytes_read < 4000
+    resumed = lookup.resume(read.manifest)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in momentum.items())
 
 
 def test_a_publisher_that_always_loses_gives_up(view, model, monkeypatch):

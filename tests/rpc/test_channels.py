@@ -1,11 +1,11 @@
-"""How an agent dials again."""
+"""How agents and followers dial again."""
 
 from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from site_agent.session import LAST_RETRY_S, retry_delays_s
+from geotrain.rpc.channels import LAST_RETRY_S, retry_delays_s
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=12, max_size=12))

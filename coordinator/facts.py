@@ -1,0 +1,118 @@
+"""What the ledger says of a job. Values, and how they are written; they know no store and take no decision.
+
+Times are in seconds since the Unix epoch. A round 0 that is committed is the first model.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from geotrain.view.cut import Fingerprints
+
+
+def proof(fingerprints: Mapping[str, Fingerprints]) -> dict[str, str]:
+    """Returns what names the rows that were read of each set: the SHA-256 of its fingerprints, in hex."""
+    return {name: hashlib.sha256(of_set.tobytes()).hexdigest() for name, of_set in sorted(fingerprints.items())}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutFacts:
+    """A cut as it was decided. proof: of what was read, with the `dropped` rows that sites differ in."""
+
+    decided_s: float
+    rows: int
+    dropped: int
+    equal: bool
+    proof: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFacts:
+    """A round as it was committed: its state, and whose updates are in it.
+
+    bytes_up, bytes_down: of all sites in this round, as counted by the coordinator that committed it.
+    """
+
+    committed_s: float
+    version: int
+    weights: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFacts:
+    """A round. cut, commit: None until then. sites: its members."""
+
+    round: int
+    base_version: int = 0
+    until_ns: int = 0
+    sites: tuple[str, ...] = ()
+    opened_s: float = 0.0
+    cut: CutFacts | None = None
+    commit: CommitFacts | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "RoundFacts":
+        fields: dict[str, Any] = json.loads(text)
+        cut, commit = fields.pop("cut"), fields.pop("commit")
+        return cls(
+            **fields | {"sites": tuple(fields["sites"])},
+            cut=CutFacts(**cut) if cut else None,
+            commit=CommitFacts(**commit) if commit else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalizedFacts:
+    """A site's own state, and where it was noted that it counts."""
+
+    site: str
+    committed_s: float
+    version: int
+    samples: int
+    metrics: Mapping[str, float]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "LocalizedFacts":
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """A job. rounds: from round 0, all but perhaps the last committed. localized: by site.
+
+    status: queued, running, finished or failed; reason, ended_s: of an end.
+    """
+
+    status: str = "queued"
+    reason: str = ""
+    launched_s: float = 0.0
+    ended_s: float = 0.0
+    rounds: tuple[RoundFacts, ...] = ()
+    localized: Mapping[str, LocalizedFacts] = field(default_factory=dict)
+
+    @property
+    def committed(self) -> tuple[RoundFacts, ...]:
+        return tuple(past for past in self.rounds if past.commit)
+
+    @property
+    def open_round(self) -> RoundFacts | None:
+        """The round that is open."""
+        return next((past for past in self.rounds if not past.commit), None)
+
+    @property
+    def version(self) -> int:
+        """Of the newest committed state; 0 where there is none."""
+        return max((past.commit.version for past in self.rounds if past.commit), default=0)

@@ -1,0 +1,316 @@
+"""A job whose coordinator is killed goes on from the ledger: machine, ledger, agents; no server and no clock."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator import events, instructions
+from coordinator.events import Event, Held
+from coordinator.facts import CommitFacts, CutFacts, JobFacts, LocalizedFacts, RoundFacts, proof
+from coordinator.instructions import Instruction
+from coordinator.job import Job, Phase, Rules
+
+SITES = ("ewr", "jfk", "lga")
+RULES = Rules(sites=SITES, min_sites=2, rounds=2, gather_deadline_s=60, phase_deadline_s=30, skew_margin_s=1)
+ZEROS = {"legs": np.zeros(4096, np.uint64)}
+OTHERS = {"legs": np.ones(4096, np.uint64)}
+NOW_S = 1000.0
+
+
+class Killed(Exception):
+    pass
+
+
+@dataclass
+class Agent:
+    """A site as far as its coordinator can tell."""
+
+    site: str
+    held: Held | None = None
+    cut_round: int = 0
+    trainings: Counter = field(default_factory=Counter)
+
+    def restart(self) -> None:
+        self.cut_round = 0
+
+    def answer(self, asked: Instruction) -> Event | None:
+        match asked:
+            case instructions.Prepare():
+                return events.SitePrepared(self.site, self.held, self.cut_round)
+            case instructions.ScanCut(_, number):
+                self.cut_round = 0
+                return events.CutReported(self.site, number, {"legs": 10}, ZEROS)
+            case instructions.DecideCut(_, number):
+                self.cut_round = number
+            case instructions.AskStatistics():
+                return events.StatisticsReported(self.site, "{}")
+            case instructions.Train(_, number, base_version):
+                return self._update(number, Held(number, base_version))
+            case instructions.Localize(_, base_version):
+                return self._update(0, Held(0, base_version))
+        return None
+
+    def _update(self, number: int, update: Held) -> Event:
+        if self.held != update:
+            self.trainings[number] += 1
+            self.held = update
+        return events.UpdateArrived(self.site, number, 100, {"loss": 0.5}, Path(self.site))
+
+
+class World:
+    """Agents and a ledger that live on, and a coordinator that is killed before each of the steps in `kills`."""
+
+    def __init__(self, kills: set[int] = frozenset(), restarts: dict[int, str] | None = None) -> None:
+        self.agents = {site: Agent(site) for site in SITES}
+        self.rounds: dict[int, RoundFacts] = {}
+        self.localized: dict[str, LocalizedFacts] = {}
+        self.end: instructions.End | None = None
+        self.num_steps = 0
+        self._kills = kills
+        self._restarts = restarts or {}
+
+    def run(self) -> "World":
+        while self.end is None:
+            assert self.num_steps < 10_000, "it goes on for ever"
+            try:
+                self._coordinate()
+            except Killed:
+                continue
+        return self
+
+    @property
+    def facts(self) -> JobFacts:
+        return JobFacts(rounds=tuple(self.rounds[number] for number in sorted(self.rounds)), localized=self.localized)
+
+    @property
+    def outcome(self) -> Any:
+        commits = {
+            number: (past.base_version, past.until_ns, past.commit.version, sorted(past.commit.weights))
+            for number, past in self.rounds.items()
+        }
+        return commits, {site: facts.version for site, facts in self.localized.items()}, self.end
+
+    def _step(self) -> None:
+        self.num_steps += 1
+        if self.num_steps in self._kills:
+            raise Killed
+
+    def _coordinate(self) -> None:
+        """One coordinator, from its start to its end. What is under way is lost with it."""
+        job = Job(RULES, now_s=NOW_S, facts=JobFacts(**_fields(self.facts)))
+        happened: deque[Event] = deque(events.SiteJoined(site) for site in SITES)
+        while job.phase is not Phase.ENDED:
+            self._step()
+            if site := self._restarts.pop(self.num_steps, None):
+                self.agents[site].restart()
+                happened.extend([events.SiteLeft(site, "it hung up"), events.SiteJoined(site)])
+            event = happened.popleft() if happened else events.Tick()
+            pending = job.handle(event, now_s=NOW_S)
+            while pending:
+                instruction = pending.pop(0)
+                if answer := self._perform(instruction):
+                    pending += job.handle(answer, now_s=NOW_S)
+                asked = (instruction.site,) if isinstance(instruction, instructions.Prepare) else ()
+                for site in asked or getattr(instruction, "sites", ()):
+                    self._step()
+                    if answer := self.agents[site].answer(instruction):
+                        happened.append(answer)
+
+    def _perform(self, instruction: Instruction) -> Event | None:
+        """As the runner does it: every write may be the last."""
+        newest = self.facts.rounds[-1] if self.rounds else RoundFacts(round=0)
+        match instruction:
+            case instructions.ScanCut(sites, number, until_ns, base_version) if number != newest.round:
+                self._note(RoundFacts(round=number, base_version=base_version, until_ns=until_ns, sites=sites))
+            case instructions.DecideCut() if newest.commit is None:
+                cut = CutFacts(decided_s=0, rows=10, dropped=0, equal=True, proof=proof(instruction.fingerprints))
+                self._note(replace(newest, cut=cut))
+            case instructions.PublishInitial():
+                return self._publish(RoundFacts(round=0), {})
+            case instructions.PublishRound(_, _, updates):
+                assert len({update.site for update in updates}) == len(updates)
+                return self._publish(newest, {update.site: 1 for update in updates})
+            case instructions.PublishLocalized(update):
+                self._step()
+                assert update.site not in self.localized
+                self.localized[update.site] = LocalizedFacts(
+                    site=update.site, committed_s=0, version=1, samples=1, metrics={}
+                )
+                self._step()
+                return events.LocalizedPublished(update.site)
+            case instructions.End():
+                self._step()
+                self.end = instruction
+        return None
+
+    def _publish(self, facts: RoundFacts, weights: dict[str, int]) -> Event:
+        self._step()  # tensors and manifest: the same again when they are written again
+        version = self.facts.version + 1
+        self._note(replace(facts, commit=CommitFacts(committed_s=0, version=version, weights=weights)))
+        self._step()  # alias
+        return events.Published(version)
+
+    def _note(self, facts: RoundFacts) -> None:
+        self._step()
+        held = self.rounds.get(facts.round)
+        assert held is None or held.commit is None, "a committed round is written again"
+        self.rounds[facts.round] = facts
+        self._step()
+
+
+def _fields(facts: JobFacts) -> dict[str, Any]:
+    """What comes back from JSON, where something was written."""
+    rounds = tuple(RoundFacts.from_json(past.to_json()) for past in facts.rounds)
+    return {"rounds": rounds, "localized": dict(facts.localized)}
+
+
+UNDISTURBED = World().run()
+
+
+def test_an_undisturbed_job_trains_each_round_once_and_commits_it():
+    commits, localized, end = UNDISTURBED.outcome
+    assert [version for _, _, version, _ in commits.values()] == [2, 1, 3]
+    assert localized.keys() == set(SITES)
+    assert end.finished
+    assert all(agent.trainings == {1: 1, 2: 1, 0: 1} for agent in UNDISTURBED.agents.values())
+
+
+@pytest.mark.parametrize("at", range(1, UNDISTURBED.num_steps + 1))
+def test_a_coordinator_killed_at_any_step_ends_as_if_it_had_not_been(at):
+    world = World({at}).run()
+    assert world.outcome == UNDISTURBED.outcome
+    assert all(agent.trainings == {1: 1, 2: 1, 0: 1} for agent in world.agents.values())
+
+
+@given(st.sets(st.integers(1, 3 * UNDISTURBED.num_steps), max_size=12))
+@settings(deadline=None)
+def test_a_coordinator_killed_again_and_again_ends_as_if_it_had_not_been(kills):
+    world = World(kills).run()
+    assert world.outcome == UNDISTURBED.outcome
+    assert all(agent.trainings == {1: 1, 2: 1, 0: 1} for agent in world.agents.values())
+
+
+@given(
+    st.sets(st.integers(1, 2 * UNDISTURBED.num_steps), max_size=6),
+    st.dictionaries(st.integers(1, 2 * UNDISTURBED.num_steps), st.sampled_from(SITES), max_size=1),
+)
+@settings(deadline=None)
+def test_one_restart_of_an_agent_among_kills_of_the_coordinator_costs_at_most_its_own_part(kills, restarts):
+    world = World(kills, dict(restarts)).run()
+    assert world.end.finished, world.end.reason
+    commits, _, _ = world.outcome
+    assert [commits[number][2] for number in sorted(commits)] == [1, 2, 3]
+    for number in (1, 2):
+        assert len(commits[number][3]) >= 2
+        assert set(SITES) - set(commits[number][3]) <= set(restarts.values())
+    for agent in world.agents.values():
+        assert max(agent.trainings.values()) == 1
+
+
+def resumed(facts: JobFacts, *prepared: events.SitePrepared) -> tuple[Job, list[Instruction]]:
+    job = Job(RULES, now_s=NOW_S, facts=facts)
+    asked: list[Instruction] = []
+    for event in (*(events.SiteJoined(site.site) for site in prepared), *prepared):
+        asked += job.handle(event, now_s=NOW_S)
+    return job, [one for one in asked if not isinstance(one, instructions.Prepare)]
+
+
+CUT = CutFacts(decided_s=0, rows=10, dropped=0, equal=True, proof=proof(ZEROS))
+FIRST = RoundFacts(round=0, commit=CommitFacts(committed_s=0, version=7))
+OPEN = RoundFacts(round=1, base_version=0, until_ns=5, sites=SITES, cut=CUT)
+LEFT = JobFacts(rounds=(FIRST, OPEN))
+
+
+def test_who_holds_the_update_or_the_cut_is_asked_for_it_and_no_one_scans():
+    _, asked = resumed(
+        LEFT,
+        events.SitePrepared("ewr", Held(1, 7), 0),
+        events.SitePrepared("jfk", None, 1),
+        events.SitePrepared("lga", Held(1, 7), 1),
+    )
+    assert asked == [instructions.Train(SITES, 1, 7)]
+
+
+@pytest.mark.parametrize("held", [None, Held(1, 6), Held(2, 7), Held(0, 7)])
+def test_who_holds_another_update_scans_the_same_cut_again(held):
+    job, asked = resumed(
+        LEFT,
+        events.SitePrepared("ewr", Held(1, 7)),
+        events.SitePrepared("jfk", Held(1, 7)),
+        events.SitePrepared("lga", held),
+    )
+    assert asked == [instructions.ScanCut(("lga",), 1, 5, 7)]
+    decided, train = job.handle(events.CutReported("lga", 1, {"legs": 10}, ZEROS), now_s=NOW_S)
+    assert (decided.sites, decided.drop) == (("lga",), {})
+    assert train == instructions.Train(SITES, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("found", "dropped"), [(OTHERS, 0), (ZEROS, 3)], ids=["the rows were written since", "rows were dropped"]
+)
+def test_who_can_not_have_the_rows_of_the_cut_again_waits_for_the_next_round(found, dropped):
+    job, asked = resumed(
+        JobFacts(rounds=(FIRST, replace(OPEN, cut=replace(CUT, dropped=dropped)))),
+        events.SitePrepared("ewr", Held(1, 7)),
+        events.SitePrepared("jfk", Held(1, 7)),
+        events.SitePrepared("lga"),
+    )
+    assert asked == [instructions.ScanCut(("lga",), 1, 5, 7)]
+    assert job.handle(events.CutReported("lga", 1, {"legs": 10}, found), now_s=NOW_S) == [
+        instructions.Train(("ewr", "jfk"), 1, 7)
+    ]
+
+
+def test_when_nobody_holds_anything_the_cut_is_decided_anew_at_the_same_moment():
+    job, asked = resumed(LEFT, *(events.SitePrepared(site) for site in SITES))
+    assert asked == [instructions.ScanCut(SITES, 1, 5, 7)]
+    for site in SITES:
+        asked = job.handle(events.CutReported(site, 1, {"legs": 10}, OTHERS), now_s=NOW_S)
+    assert asked[1:] == [instructions.Train(SITES, 1, 7)]
+
+
+def test_only_the_members_of_an_open_round_are_waited_for():
+    facts = JobFacts(rounds=(FIRST, replace(OPEN, sites=("ewr", "jfk"))))
+    _, asked = resumed(facts, events.SitePrepared("ewr", Held(1, 7)), events.SitePrepared("jfk", Held(1, 7)))
+    assert asked == [instructions.Train(("ewr", "jfk"), 1, 7)]
+
+
+def test_who_was_no_member_of_an_open_round_joins_the_next_one():
+    facts = JobFacts(rounds=(FIRST, replace(OPEN, sites=("ewr", "jfk"))))
+    stranger = events.SitePrepared("lga")
+    _, asked = resumed(facts, stranger, events.SitePrepared("ewr", Held(1, 7)), events.SitePrepared("jfk", Held(1, 7)))
+    assert asked == [instructions.Train(("ewr", "jfk"), 1, 7)]
+
+
+def test_what_a_site_was_asked_before_may_take_as_long_as_it_could_have():
+    job, _ = resumed(LEFT, events.SitePrepared("ewr", Held(1, 7)), events.SitePrepared("jfk", Held(1, 7)))
+    assert job.handle(events.Tick(), now_s=NOW_S + 89) == []
+    assert job.handle(events.Tick(), now_s=NOW_S + 90) == [instructions.Train(("ewr", "jfk"), 1, 7)]
+
+
+def test_a_job_whose_sites_are_all_localized_only_ends():
+    done = replace(OPEN, round=2, commit=CommitFacts(committed_s=0, version=9))
+    localized = {
+        site: LocalizedFacts(site=site, committed_s=0, version=1, samples=1, metrics={}) for site in ("ewr", "jfk")
+    }
+    job, asked = resumed(JobFacts(rounds=(FIRST, done), localized=localized))
+    job.handle(events.Tick(), now_s=NOW_S + 91)
+    [end] = job.handle(events.Tick(), now_s=NOW_S + 92)
+    assert asked == []
+    assert end.finished
+
+
+def test_a_site_that_was_away_for_a_moment_brings_its_update_into_the_round():
+    job, _ = resumed(LEFT, *(events.SitePrepared(site, Held(1, 7)) for site in SITES))
+    job.handle(events.SiteLeft("lga", "its stream broke"), now_s=NOW_S)
+    job.handle(events.SiteJoined("lga"), now_s=NOW_S)
+    assert job.handle(events.SitePrepared("lga", Held(1, 7)), now_s=NOW_S) == [instructions.Train(("lga",), 1, 7)]
+    for site in SITES:
+        asked = job.handle(events.UpdateArrived(site, 1, 100, {}, Path(site)), now_s=NOW_S)
+    assert [update.site for update in asked[0].updates] == list(SITES)

@@ -1,0 +1,289 @@
+"""A coordinator that dies between any two writes to a real view, over real sockets, with agents that do not train."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+
+from coordinator.config import CoordinatorConfig
+from coordinator.launch import follow
+from coordinator.ledger import JOBS, ROUNDS, Ledger
+from coordinator.service import CoordinatorService
+from geotrain.errors import GeotrainError
+from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.rpc import coordinator_pb2_grpc as rpc
+from geotrain.rpc.channels import new_server, open_channel
+from geotrain.states.lookup import ModelLookup
+from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
+from geotrain.updates.chunks import split
+from geotrain.updates.codec import encode
+from geotrain.view.config import ViewConfig
+from geotrain.view.connect import View, connect
+from tests.conftest import simulated_cluster
+from tests.coordinator.test_service import job_json
+
+SITES = {"ewr": 1.0, "jfk": 2.0}
+DEADLINE_S = 40
+MOMENTUM = {"outer": {"_target_": "torch.optim.SGD", "lr": 0.7, "momentum": 0.9, "nesterov": True}}
+
+
+class Killed(BaseException):
+    """What no handler of errors may catch."""
+
+
+class MortalView:
+    """A view whose owner dies before one of its writes; of several tensors in a row only the first counts."""
+
+    def __init__(self, view: View, dies_before: int | None) -> None:
+        self._view = view
+        self._dies_before = dies_before
+        self.writes: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view, name)
+
+    def put(self, set_name: str, *arguments: Any, **options: Any) -> None:
+        if set_name != TENSORS or self.writes[-1:] != [TENSORS]:
+            self.writes.append(set_name)
+        if self._dies_before is not None and len(self.writes) >= self._dies_before:
+            raise Killed
+        self._view.put(set_name, *arguments, **options)
+
+
+class Agent:
+    """A site that outlives its coordinators. Its update is a constant times the round; it keeps it as agents do."""
+
+    def __init__(self, site: str, view: View) -> None:
+        self.site = site
+        self.trainings: Counter[int] = Counter()
+        self._view = view
+        self._held: pb.Held | None = None
+        self._cut_round = 0
+
+    async def serve(self, stub: rpc.CoordinatorStub) -> None:
+        call = stub.Session(timeout=DEADLINE_S)
+        await call.write(pb.FromAgent(hello=pb.Hello(site=self.site, version="test")))
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async for message in call:
+                kind = message.WhichOneof("body")
+                if answer := await self._answer(kind, getattr(message, kind), stub):
+                    await call.write(answer)
+
+    async def _answer(self, kind: str, body: Any, stub: rpc.CoordinatorStub) -> pb.FromAgent | None:
+        match kind:
+            case "prepare":
+                self._task = json.loads(body.task_json)
+                prepared = pb.Prepared(job=body.job, local_rows=10, held=self._held, cut_round=self._cut_round)
+                return pb.FromAgent(prepared=prepared)
+            case "scan_cut":
+                report = pb.CutReport(job=body.job, round=body.round)
+                report.sets.add(set="legs", rows=5, fingerprints=np.zeros(4096, "<u8").tobytes())
+                return pb.FromAgent(cut_report=report)
+            case "cut_decided":
+                self._cut_round = body.round
+            case "report_statistics":
+                features = self._task["features"].items()
+                numeric = {"count": 2, "mean": 0.0, "squares": 2.0}
+                statistics = {
+                    "numeric": {name: numeric for name, f in features if f["kind"] == "numeric"},
+                    "categorical": {name: {"a": 100} for name, f in features if f["kind"] == "categorical"},
+                }
+                report = pb.StatisticsReport(job=body.job, statistics_json=json.dumps(statistics))
+                return pb.FromAgent(statistics=report)
+            case "train":
+                await self._send(body.job, body.round, body.base_version, stub)
+            case "localize":
+                await self._send(body.job, 0, body.base_version, stub)
+        return None
+
+    async def _send(self, job: str, number: int, base_version: int, stub: rpc.CoordinatorStub) -> None:
+        update = pb.Held(round=number, base_version=base_version)
+        if self._held != update:
+            self.trainings[number] += 1
+            self._held = update
+        base = ModelLookup(self._view, self._task["name"]).at(base_version).tensors
+        data = encode({name: torch.full_like(tensor, 0.1 * SITES[self.site] + number) for name, tensor in base.items()})
+        header = pb.UpdateHeader(
+            job=job,
+            site=self.site,
+            round=number,
+            kind=pb.UpdateHeader.DIFFERENCE if number else pb.UpdateHeader.LOCALIZED,
+            samples=int(10 * SITES[self.site]),
+            metrics={"loss": 0.5, "localized": 0.7},
+            num_bytes=len(data),
+            sha256=hashlib.sha256(data).digest(),
+        )
+        chunks = [pb.Chunk(offset=at, data=bytes(chunk), crc32=crc) for at, chunk, crc in split(data, 1 << 20)]
+        parts = [pb.UploadPart(header=header), *(pb.UploadPart(chunk=chunk) for chunk in chunks)]
+        receipt = await stub.Upload(iter(parts), timeout=DEADLINE_S)
+        assert receipt.accepted, receipt.reason
+
+
+async def launch(stub: rpc.CoordinatorStub, model: str) -> str:
+    config = json.loads(job_json(sites=list(SITES), rounds=2, strategy=MOMENTUM))
+    config["task"]["name"] = model
+    return (await stub.Launch(pb.LaunchRequest(job_json=json.dumps(config)), timeout=DEADLINE_S)).job
+
+
+class World:
+    """One view, the agents, and coordinators that follow one another at one address."""
+
+    def __init__(self, view: View, spool: Path) -> None:
+        self.view = view
+        self.agents = [Agent(site, view) for site in SITES]
+        self.writes: list[str] = []
+        self.events: list[pb.JobEvent] = []
+        self.num_lives = 0
+        self._spool = spool
+        self._port = 0
+
+    @asynccontextmanager
+    async def coordinator(self, dies_before: int | None) -> AsyncIterator[tuple[rpc.CoordinatorStub, asyncio.Task]]:
+        """A coordinator, with its agents; and the task that ends when it dies."""
+        self.num_lives += 1
+        config = CoordinatorConfig(view=self.view.config, spool_dir=str(self._spool), sites=list(SITES))
+        mortal = MortalView(self.view, dies_before)
+        service = CoordinatorService(config, mortal)  # type: ignore[arg-type]
+        server = new_server()
+        rpc.add_CoordinatorServicer_to_server(service, server)
+        self._port = server.add_insecure_port(f"127.0.0.1:{self._port}")
+        await service.recover()
+        await server.start()
+        jobs = asyncio.create_task(service.run_jobs())
+        async with open_channel(f"127.0.0.1:{self._port}") as channel:
+            stub = rpc.CoordinatorStub(channel)
+            tasks = [asyncio.create_task(agent.serve(stub)) for agent in self.agents]
+            yield stub, jobs
+            for task in (jobs, *tasks):
+                task.cancel()
+            await asyncio.gather(jobs, *tasks, return_exceptions=True)
+        await server.stop(None)
+        self.writes += mortal.writes
+
+    async def follow(self, job: str) -> None:
+        async with open_channel(f"127.0.0.1:{self._port}") as channel:
+            async for event in follow(rpc.CoordinatorStub(channel), job, "the coordinator"):
+                self.events.append(event)
+
+    async def play(self, model: str, deaths: Iterable[int | None]) -> str:
+        """One job to its end, through as many coordinators as it takes. Returns its name."""
+        job, following = "", None
+        for dies_before in deaths:
+            async with self.coordinator(dies_before) as (stub, jobs):
+                if following is None:
+                    job = await launch(stub, model)
+                    following = asyncio.create_task(self.follow(job))
+                await asyncio.wait([jobs, following], return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    break
+        assert following is not None
+        await following
+        return job
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
+    """A view of this module's own: a coordinator takes up every unfinished job that it finds."""
+    with (
+        simulated_cluster(tmp_path_factory.mktemp("cluster")) as hosts,
+        connect(ViewConfig(hosts=hosts, ride_through_s=2)) as view,
+    ):
+        yield view
+
+
+def outcome(world: World, model: str) -> dict[str, Any]:
+    """All that a job leaves behind but for its times and names."""
+    states = {}
+    for scope in ("global", "site/ewr", "site/jfk"):
+        state = ModelLookup(world.view, model, scope=scope).latest()
+        tensors = {name: tensor.numpy().tobytes() for name, tensor in state.tensors.items()}
+        states[scope] = state.manifest.version, tensors, state.manifest.resume
+    return states
+
+
+def play(world: World, model: str, deaths: Iterable[int | None]) -> str:
+    return asyncio.run(asyncio.wait_for(world.play(model, deaths), DEADLINE_S))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(view, tmp_path_factory) -> World:
+    world = World(view, tmp_path_factory.mktemp("spool"))
+    play(world, "undisturbed", [None])
+    return world
+
+
+def test_an_undisturbed_job_writes_tensors_manifest_ledger_alias_in_this_order(undisturbed):
+    published = [TENSORS, MANIFESTS, ROUNDS, ALIASES]
+    assert undisturbed.writes == [
+        *(JOBS, JOBS),  # launched, taken
+        *(ROUNDS, ROUNDS, *published),  # round 1: open, its cut; the first model
+        *published,
+        *(ROUNDS, ROUNDS, *published),
+        *(*published, *published),  # localized
+        JOBS,
+    ]
+
+
+# The write before which each coordinator dies, in turn. To take a job and to do again what is not committed takes five.
+@pytest.mark.parametrize("deaths", [(6,), (7,), (4, 8), (3, 5, 9)])
+def test_a_job_whose_coordinators_die_before_any_write_ends_as_if_none_had(undisturbed, view, tmp_path, deaths):
+    world, model = World(view, tmp_path / "spool"), f"killed-{'-'.join(map(str, deaths))}"
+    job = play(world, model, cycle(deaths))
+    assert world.num_lives > 3
+    assert outcome(world, model) == outcome(undisturbed, "undisturbed")
+    assert [agent.trainings for agent in world.agents] == [{1: 1, 2: 1, 0: 1}] * 2
+    told = [event.WhichOneof("body") for event in world.events]
+    assert sorted(told) == sorted(event.WhichOneof("body") for event in undisturbed.events)
+    assert [event.round.version for event in world.events if event.HasField("round")] == [2, 3]
+    assert world.events[-1].ended.finished
+    facts = Ledger(view, job).facts()
+    assert [past.commit.weights for past in facts.rounds[1:]] == [{"ewr": 10, "jfk": 20}] * 2
+    assert not list((tmp_path / "spool").glob("**/*.*"))
+
+
+def test_jobs_that_wait_survive_and_one_that_has_ended_is_told_and_not_run_again(view, tmp_path):
+    async def scene(world: World) -> None:
+        async with world.coordinator(dies_before=8) as (stub, jobs):
+            names = [await launch(stub, "first"), await launch(stub, "second")]
+            await asyncio.wait([jobs])
+        async with world.coordinator(None):
+            for name in names:
+                await world.follow(name)
+        lived, world.events = world.events, []
+        trained = [agent.trainings.copy() for agent in world.agents]
+        async with world.coordinator(None) as (stub, _):
+            for name in names:
+                await world.follow(name)
+            with pytest.raises(GeotrainError, match="no job 'third'"):
+                await world.follow("third")
+        assert [event.WhichOneof("body") for event in world.events] == [event.WhichOneof("body") for event in lived]
+        assert [event.job for event in world.events if event.HasField("ended")] == names
+        assert [agent.trainings for agent in world.agents] == trained == [{1: 2, 2: 2, 0: 2}] * 2
+
+    asyncio.run(asyncio.wait_for(scene(World(view, tmp_path / "spool")), DEADLINE_S))
+
+
+def test_a_job_that_can_not_go_on_here_fails_with_the_reason_and_does_not_stop_the_others(view, tmp_path):
+    config = json.loads(job_json(sites=list(SITES), rounds=2))
+    config["task"]["model"]["_target_"] = "os.system"
+    Ledger(view, "forbidden").launch(config)
+
+    async def scene(world: World) -> None:
+        async with world.coordinator(None) as (stub, _):
+            await world.follow(await launch(stub, "allowed"))
+            assert world.events[-1].ended.finished
+
+    asyncio.run(asyncio.wait_for(scene(World(view, tmp_path / "spool")), DEADLINE_S))
+    facts = Ledger(view, "forbidden").facts()
+    assert facts.status == "failed"
+    assert "task.model._target_: 'os.system' is not allowed here" in facts.reason
