@@ -31,6 +31,7 @@ _UNSUPPORTED_FIELDS = frozenset({Field.UDF_PACKAGE, Field.UDF_FUNCTION, Field.TR
 
 _row: Callable[[Record], bytes] = attrgetter("row")
 _void_time: Callable[[Record], int] = attrgetter("void_time")
+_shape: Callable[[Record], Shape] = attrgetter("shape")
 
 Project = Callable[[Record], bytes]
 """The row that is sent for a record; empty for one that has none of the selected bins."""
@@ -102,7 +103,8 @@ def _rows(cluster: Cluster, node: Node, request: Message, job: Job, now_ms: int)
     fields = request.fields
     matches = filter_of(fields[Field.FILTER]) if Field.FILTER in fields else None
     lookup = lookup_of(cluster.indexes, request)
-    project = _projection(request, now_ms)
+    whole: set[Shape] = set()
+    project = _projection(request, now_ms, whole)
     if lookup is not None:
         project = lookup.with_key(project)
     remaining = number(fields, Field.MAX_RECORDS) or sys.maxsize
@@ -120,7 +122,10 @@ def _rows(cluster: Cluster, node: Node, request: Message, job: Job, now_ms: int)
         if matches is not None:
             records = [record for record in records if matches(record, now_ms)]
         job.num_filtered += num_found - len(records)
-        rows = list(filter(None, map(project, records)))
+        if lookup is None and whole.issuperset(map(_shape, records)):
+            rows = list(map(_row, records))  # without a call for each, which is a fifth of a scan
+        else:
+            rows = list(filter(None, map(project, records)))
         job.num_succeeded += min(remaining, len(records))
         yield rows[:remaining] or [b""]
         remaining -= len(rows)
@@ -164,7 +169,8 @@ def records_of(node: Node, set_name: bytes, pid: int, after: bytes, now: int) ->
     return [record for record in records if record.row and not 0 < record.void_time < now]
 
 
-def _projection(request: Message, now_ms: int) -> Project:
+def _projection(request: Message, now_ms: int, whole: set[Shape]) -> Project:
+    """What is sent for a record. whole: takes the shapes whose rows turn out to be sent as they are."""
     if request.info1 & codes.INFO1_NO_BIN_DATA:
         return _without_bins
     if not request.ops:
@@ -179,11 +185,13 @@ def _projection(request: Message, now_ms: int) -> Project:
         plan = plans.get(shape)
         if plan is None:
             plan = plans[shape] = _plan(shape, names)
+            if plan[1] == [(0, shape.num_bytes)]:
+                whole.add(shape)
         num_ops, bounds = plan
         if not bounds:
             return b""
         start = len(row) - shape.num_bytes
-        if len(bounds) == 1 and bounds[0] == (0, shape.num_bytes):
+        if shape in whole:
             return row
         parts = [row[start + begin : start + end] for begin, end in bounds]
         return b"".join((row[:_NUM_OPS_AT], num_ops, row[HEADER_BYTES:start], *parts))
