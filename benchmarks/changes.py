@@ -1,15 +1,13 @@
 """What reading only what changed since an earlier cut saves, beside a full scan."""
 
-import argparse
-import contextlib
 import gc
 import time
 
-from benchmarks.cluster import COLUMNS, SET, TRUNCATE_TIMEOUT_MS, simulated_cluster
+from benchmarks.cluster import COLUMNS, SET
 from benchmarks.report import Figure, medians, print_report
+from benchmarks.setting import new_parser, open_view
 from benchmarks.write import KEY, table
-from geotrain.view.config import ViewConfig
-from geotrain.view.connect import View, connect
+from geotrain.view.connect import View
 from geotrain.view.cut import Cut
 from geotrain.view.scan import Scan
 
@@ -19,16 +17,8 @@ CHANGED_SHARE = 100  # one row of so many is written again
 
 def main() -> None:
     """Load a set, change a part of it, read all of it and what changed, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cluster", metavar="HOST:PORT", help="a running cluster; else a simulated one is started")
-    parser.add_argument("--namespace", default="geotrain")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    arguments = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        address = arguments.cluster or stack.enter_context(simulated_cluster())[0]
-        config = ViewConfig(hosts=[address], namespace=arguments.namespace, require_strong_consistency=False)
-        view = stack.enter_context(connect(config))
-        stack.callback(view.client.truncate, arguments.namespace, SET, 0, {"timeout": TRUNCATE_TIMEOUT_MS})
+    arguments = new_parser(__doc__, num_rows=1_000_000).parse_args()
+    with open_view(arguments) as view:
         rows = table(arguments.rows)
         view.write(rows, SET, KEY)
         time.sleep(0.01)  # the cluster dates writes in milliseconds

@@ -1,7 +1,5 @@
 """What a cut costs: fingerprints while scanning, and finding and dropping the rows that sites did not read alike."""
 
-import argparse
-import contextlib
 import socket
 import statistics
 import time
@@ -10,13 +8,13 @@ from operator import sub
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.cluster import COLUMNS, SET, TRUNCATE_TIMEOUT_MS, simulated_cluster
+from benchmarks.cluster import COLUMNS, SET
 from benchmarks.report import Figure, print_report
 from benchmarks.scan import pieces
+from benchmarks.setting import new_parser, open_view
 from benchmarks.write import KEY, table
 from geotrain.view.columns import arrow_type, particle_of
 from geotrain.view.config import ViewConfig
-from geotrain.view.connect import connect
 from geotrain.view.cut import Cut, differing, reconcile
 from geotrain.view.layout import DIGEST, GENERATION
 from geotrain.view.scan import Scan
@@ -33,18 +31,10 @@ NUM_MOVED = 100  # rows that were rewritten between the scans of two sites
 
 def main() -> None:
     """Load the view, scan it, fold and compare fingerprints, reconcile, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cluster", metavar="HOST:PORT", help="a running cluster; else a simulated one is started")
-    parser.add_argument("--namespace", default="geotrain")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    arguments = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        address = arguments.cluster or stack.enter_context(simulated_cluster())[0]
-        config = ViewConfig(hosts=[address], namespace=arguments.namespace, require_strong_consistency=False)
-        view = stack.enter_context(connect(config))
-        stack.callback(view.client.truncate, arguments.namespace, SET, 0, {"timeout": TRUNCATE_TIMEOUT_MS})
+    arguments = new_parser(__doc__, num_rows=1_000_000).parse_args()
+    with open_view(arguments) as view:
         view.write(table(arguments.rows), SET, KEY)
-        results = scans(config, arguments.rows) | fingerprinting(config) | reconciliation(config)
+        results = scans(view.config, arguments.rows) | fingerprinting(view.config) | reconciliation(view.config)
     without = results["scan without fingerprints, CPU s per M rows"]
     cost = results["fingerprints, CPU s per M rows"] / without
     print_report(

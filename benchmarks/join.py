@@ -3,7 +3,6 @@
 Ours reads the view anew each time; what it is compared with has both sides in memory when the clock starts.
 """
 
-import argparse
 import contextlib
 import gc
 import logging
@@ -21,8 +20,9 @@ import polars as pl
 import pyarrow as pa
 import ray.data
 
-from benchmarks.cluster import COLUMNS, SET, TRUNCATE_TIMEOUT_MS, simulated_cluster
+from benchmarks.cluster import COLUMNS, SET
 from benchmarks.report import Figure, print_report
+from benchmarks.setting import new_parser, open_view
 from geotrain.tasks.config import (
     DatasetConfig,
     FeatureConfig,
@@ -34,8 +34,7 @@ from geotrain.tasks.config import (
     TrainingConfig,
     ViewSetConfig,
 )
-from geotrain.view.config import ViewConfig
-from geotrain.view.connect import View, connect
+from geotrain.view.connect import View
 from site_agent.compute import Compute
 from site_agent.config import RayConfig, SiteConfig
 from site_agent.datasets import load as load_dataset
@@ -47,22 +46,15 @@ NUM_RUNS = 3
 
 def main() -> None:
     """Load the view, join it in every way, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cluster", metavar="HOST:PORT", help="a running cluster; else a simulated one is started")
-    parser.add_argument("--namespace", default="geotrain")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the view, and local ones")
-    arguments = parser.parse_args()
+    arguments = new_parser(__doc__, num_rows=1_000_000).parse_args()
     # Ray lets its workers wait for everything else on the machine: the joins in memory would not.
     os.environ.setdefault("RAY_worker_niceness", "0")
     with contextlib.ExitStack() as stack:
-        address = arguments.cluster or stack.enter_context(simulated_cluster())[0]
+        view = stack.enter_context(open_view(arguments))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = ViewConfig(hosts=[address], namespace=arguments.namespace, require_strong_consistency=False)
         ray_config = RayConfig(object_store_bytes=2 << 30)
         compute = Compute(SiteConfig(name="bench", rack=1, data_dir=str(folder), cache_dir=str(folder), ray=ray_config))
         stack.callback(compute.close)
-        view = stack.enter_context(connect(config))
-        stack.callback(view.client.truncate, config.namespace, SET, 0, {"timeout": TRUNCATE_TIMEOUT_MS})
         view.write(records(arguments.rows), SET, "id")
         results = Bench(view, compute, folder).run(arguments.rows)
     shows = {

@@ -17,12 +17,12 @@ from pathlib import Path
 import aerospike
 import pyarrow as pa
 
-from benchmarks.cluster import COLUMNS, SET, TRUNCATE_TIMEOUT_MS, simulated_cluster
+from benchmarks.cluster import COLUMNS, SET
 from benchmarks.report import Figure, medians, print_report
+from benchmarks.setting import new_parser, open_view
 from benchmarks.write import KEY, table
 from geotrain.view.assignment import Assignment, Request
 from geotrain.view.config import ViewConfig
-from geotrain.view.connect import connect
 from geotrain.view.nodes import Nodes
 from geotrain.view.scan import Scan
 from geotrain.wire.codes import INFO3_LAST
@@ -42,22 +42,15 @@ LAST_BYTES = HEADER_BYTES + MESSAGE_BYTES  # the frame that ends a stream
 
 def main() -> None:
     """Load a set, read it in every way, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cluster", metavar="HOST:PORT", help="a running cluster; else a simulated one is started")
-    parser.add_argument("--namespace", default="geotrain")
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser = new_parser(__doc__, num_rows=1_000_000)
     parser.add_argument("--peak-memory", action="store_true", help=argparse.SUPPRESS)  # what this one asks of another
     arguments = parser.parse_args()
     if arguments.peak_memory:
         print(json.dumps(peak_memory(arguments.cluster, arguments.namespace)))
         return
-    with contextlib.ExitStack() as stack:
-        address = arguments.cluster or stack.enter_context(simulated_cluster())[0]
-        config = ViewConfig(hosts=[address], namespace=arguments.namespace, require_strong_consistency=False)
-        view = stack.enter_context(connect(config))
-        stack.callback(view.client.truncate, arguments.namespace, SET, 0, {"timeout": TRUNCATE_TIMEOUT_MS})
+    with open_view(arguments) as view:
         view.write(table(arguments.rows), SET, KEY)
-        results = run(config, view.client, arguments.rows) | memory(config)
+        results = run(view.config, view.client, arguments.rows) | memory(view.config)
     shows = {
         "client CPU, official / ours": Figure(
             value=results["official client, CPU s per M rows"] / results["scan, CPU s per M rows"], limit=25

@@ -3,7 +3,6 @@
 All start from one Arrow table and end with the same records. The others don't look at what came of a row.
 """
 
-import argparse
 import contextlib
 import gc
 import time
@@ -16,30 +15,21 @@ import pyarrow as pa
 from aerospike_helpers.batch.records import BatchRecords, Write
 from aerospike_helpers.operations import operations
 
-from benchmarks.cluster import SET, simulated_cluster
+from benchmarks.cluster import SET
 from benchmarks.report import Figure, print_report
-from geotrain.view.config import ViewConfig
-from geotrain.view.connect import View, connect
+from benchmarks.setting import new_parser, open_view
+from geotrain.view.connect import View
 from geotrain.view.write import ROWS_PER_BATCH
 
 KEY = "id"
 ROWS_PER_TURN = 20_000
 PUT_SHARE = 5  # of so many rows, one is put: the loop is slow
-TRUNCATE_TIMEOUT_MS = 60_000
 
 
 def main() -> None:
     """Write one table in every way, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cluster", metavar="HOST:PORT", help="a running cluster; else a simulated one is started")
-    parser.add_argument("--namespace", default="geotrain")
-    parser.add_argument("--rows", type=int, default=200_000)
-    arguments = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        address = arguments.cluster or stack.enter_context(simulated_cluster())[0]
-        config = ViewConfig(hosts=[address], namespace=arguments.namespace, require_strong_consistency=False)
-        view = stack.enter_context(connect(config))
-        stack.callback(view.client.truncate, arguments.namespace, SET, 0, {"timeout": TRUNCATE_TIMEOUT_MS})
+    arguments = new_parser(__doc__, num_rows=200_000).parse_args()
+    with open_view(arguments) as view:
         results = run(view, table(arguments.rows))
     ours = results["view.write, rows/s"]
     shows = {

@@ -5,7 +5,7 @@ Refuses to know what the values are for.
 
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from geotrain.wire.codes import Particle, ProtocolError
 

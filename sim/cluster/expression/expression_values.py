@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from geotrain.wire.codes import Particle, ProtocolError, ResultCode
 from geotrain.wire.packing import unpack_raw

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from geotrain.wire.codes import Particle, ProtocolError, ResultCode
 from geotrain.wire.packing import Pairs, unpack_raw

@@ -1,6 +1,6 @@
 """The order in which a server checks a write: of all that is wrong with one, the first thing is what it answers."""
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 
 from geotrain.wire import codes

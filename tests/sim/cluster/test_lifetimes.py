@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import aerospike
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 
 from geotrain.wire import codes

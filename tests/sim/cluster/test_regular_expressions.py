@@ -3,7 +3,7 @@
 import ctypes
 from random import Random
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,6 +1,6 @@
 """Transactions whose clients break the rules, come too late, or vanish. What clients do right is a contract test."""
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 
 from geotrain.wire import codes
