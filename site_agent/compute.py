@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayTaskError
 
 from geotrain.errors import GeotrainError
 from geotrain.tasks.config import TaskConfig
@@ -37,6 +37,10 @@ Worker = ray.remote(Trainer)
 @ray.remote
 def _statistics(task: TaskConfig, block: pa.Table) -> Statistics:
     return Statistics.of(pl.DataFrame(block), task)
+
+
+def _num_cpus(resources: Mapping[str, float]) -> int:
+    return max(1, int(resources.get("CPU", 0)))
 
 
 class Compute:
@@ -79,13 +83,14 @@ class Compute:
     def read(self, view: View, task: TaskConfig, cut: Cut) -> dict[str, ReadSet]:
         """Read the sets that are to be proven the same at every site: their rows below the cut, and which these are."""
         sizes = set_sizes(view, task.proven())
-        num_parts = num_blocks(max((size.num_bytes for size in sizes.values()), default=0))
+        num_cpus = _num_cpus(ray.cluster_resources())
+        num_parts = num_blocks(max((size.num_bytes for size in sizes.values()), default=0), num_cpus)
         sets = {}
         for name in sizes:
             view_set = task.view[name]
             part = Part(view.config, name, view_set, cut, metadata=(DIGEST, GENERATION), by_key=bool(view_set.key))
             sets[name] = ReadSet.of(part, num_parts)
-            self._rates = learn(self._rates, sets[name].read, num_parts)
+            self._rates = learn(self._rates, sets[name].read, min(num_cpus, num_parts))
         return sets
 
     def join(
@@ -100,7 +105,7 @@ class Compute:
 
         cut: leaves out later rows of the others; None takes them as they are.
         """
-        shared_bytes = ray.cluster_resources()["object_store_memory"]
+        resources = ray.cluster_resources()
         join = Join(
             task=task,
             local=local,
@@ -108,7 +113,8 @@ class Compute:
             cut=cut,
             read=read,
             cache_dir=Path(self._site.cache_dir),
-            max_broadcast_bytes=int(shared_bytes * BROADCAST_SHARE),
+            num_cpus=_num_cpus(resources),
+            max_broadcast_bytes=int(resources["object_store_memory"] * BROADCAST_SHARE),
             rates=self._rates,
         )
         joined = join.run()
@@ -156,6 +162,6 @@ class Compute:
         shared = ray.put(dict(base))
         try:
             return fetch([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers])[0]
-        except (RayError, GeotrainError):
+        except (RayTaskError, GeotrainError):
             self.release()  # a group that lost a worker can't go on; the next round starts a fresh one
             raise

@@ -15,6 +15,7 @@ FORMATS = ("auto", "parquet", "csv", "json", "delta", "iceberg")
 JOIN_KINDS = ("equi", "latest", "window")
 AGGREGATES = ("count", "sum", "mean", "min", "max")
 PLANS = ("auto", "co_partitioned", "lookup", "broadcast", "shuffle")
+LINEAGE = ("until_ns", "rows", "dropped")  # what a state's lineage says beside the fingerprint of each set
 TRANSFORMS = ("none", "signed_log")
 NUMBERS = ("int64", "float64", "bool")
 # The types that each kind of feature can be made of.
@@ -53,6 +54,10 @@ def _check_sources(task: "TaskConfig") -> None:
             _check_column(f"task.view.{name}.key", view_set.key, view_set.columns, KEY_TYPES)
         if name in task.local:
             raise ValueError(f"task.view.{name}: is also the name of a local dataset")
+        if name in LINEAGE:
+            raise ValueError(
+                f"task.view.{name}: a set can't be called {name}: the lineage of model states has a field of that name"
+            )
     _check_choice("task.rows.dataset", task.rows.dataset, task.local)
 
 

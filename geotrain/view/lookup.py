@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEYS_PER_CHUNK = 5000  # whose records are Python objects at once
+KEYS_PER_CHUNK = 500
+CHUNKS_AT_ONCE = 2  # whose records are Python objects at once: those of one are made while the other is on its way
 GENERATION = "__generation"
 
 
@@ -42,11 +44,14 @@ def lookup(
     encoded = _array(set_name, keys).dictionary_encode()
     distinct = encoded.dictionary
     expression = expressions.LE(expressions.LastUpdateTime(), cut.until_ns).compile() if cut else None
-    chunks = [pa.schema([*types.items(), (GENERATION, pa.int32())]).empty_table()]
-    for start in range(0, len(distinct), KEYS_PER_CHUNK):
+
+    def read(start: int) -> pa.Table:
         some = distinct.slice(start, KEYS_PER_CHUNK).to_pylist()
-        chunks.append(_table(set_name, view.read_many(set_name, some, list(types), expression=expression), types))
-    table = pa.concat_tables(chunks)
+        return _table(set_name, view.read_many(set_name, some, list(types), expression=expression), types)
+
+    nothing = pa.schema([*types.items(), (GENERATION, pa.int32())]).empty_table()
+    with ThreadPoolExecutor(CHUNKS_AT_ONCE) as pool:
+        table = pa.concat_tables([nothing, *pool.map(read, range(0, len(distinct), KEYS_PER_CHUNK))])
     _warn_of_empty_columns(set_name, table)
     return table.take(encoded.indices)
 

@@ -14,6 +14,7 @@ from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE
 from geotrain.wire.codes import INFO3_PARTITION_DONE, ProtocolError
 from geotrain.wire.columnar import Progress
+from geotrain.wire.filters import encode_presence
 from geotrain.wire.frames import FrameReader
 from geotrain.wire.messages import Message, decode_messages
 from geotrain.wire.queries import encode_query
@@ -24,7 +25,7 @@ SAMPLE_ROWS = 1000
 
 
 def infer_columns(nodes: Nodes, config: ViewConfig, set_name: str) -> dict[str, str]:
-    """Returns bin name -> type word, as the first records that the nodes send say. Logs it, to be written down.
+    """Returns bin name -> type word, as the first records that the nodes send say. Warns of it, to be written down.
 
     Raises DataError where the set is empty or a bin has several types, ViewError where no record can be read.
     """
@@ -40,7 +41,8 @@ def infer_columns(nodes: Nodes, config: ViewConfig, set_name: str) -> dict[str, 
             raise UnknownSet(set_name, config.namespace, objects)
         raise DataError(f"set {set_name} is empty: nothing says what columns it has", "declare them, or write rows")
     declared = "\n".join(f"  {name}: {word}" for name, word in found.items())
-    log.info("set %s: columns of a sample of its records, which can be declared as:\n%s", set_name, declared)
+    # A warning, as programs that say nothing about logging see those: a sample need not know what other records hold.
+    log.warning("set %s: columns as a sample of its records has them, to be declared as:\n%s", set_name, declared)
     return found
 
 
@@ -53,7 +55,14 @@ def sample_particles(nodes: Nodes, config: ViewConfig, set_name: str, names: Col
     return {name: particles.pop() for name, particles in found.items() if len(particles) == 1}
 
 
-def _sample(nodes: Nodes, config: ViewConfig, set_name: str) -> Iterator[Message]:
+def has_bin(nodes: Nodes, config: ViewConfig, set_name: str, name: str) -> bool:
+    """Returns whether any record has a bin: the servers look at all of them where none has. Raises ViewError."""
+    return any(True for _ in _sample(nodes, config, set_name, expression=encode_presence(name), max_rows=1))
+
+
+def _sample(
+    nodes: Nodes, config: ViewConfig, set_name: str, *, expression: bytes = b"", max_rows: int = SAMPLE_ROWS
+) -> Iterator[Message]:
     assignment = Assignment(Progress(), None, rack=config.rack, connections_per_node=1)
     known = nodes.partition_map()
     num_rows = 0
@@ -61,12 +70,12 @@ def _sample(nodes: Nodes, config: ViewConfig, set_name: str) -> Iterator[Message
         for request in requests:
             failure = None
             try:
-                for message in _records(nodes, config, set_name, request):
+                for message in _records(nodes, config, set_name, request, expression, max_rows):
                     num_rows += 1
                     yield message
             except OSError as error:
                 failure = str(error)
-            if num_rows >= SAMPLE_ROWS:
+            if num_rows >= max_rows:
                 return
             assignment.take(request, Answer({}, failure))
     if not num_rows and assignment.failures:
@@ -74,7 +83,9 @@ def _sample(nodes: Nodes, config: ViewConfig, set_name: str) -> Iterator[Message
         raise ViewError(f"set {set_name}: no record can be read ({failures})", "look at the nodes of the cluster")
 
 
-def _records(nodes: Nodes, config: ViewConfig, set_name: str, request: Request) -> Iterator[Message]:
+def _records(
+    nodes: Nodes, config: ViewConfig, set_name: str, request: Request, expression: bytes, max_rows: int
+) -> Iterator[Message]:
     """Yields records that one node sends. Raises OSError, and ViewError where it refuses."""
     query = encode_query(
         config.namespace,
@@ -82,7 +93,8 @@ def _records(nodes: Nodes, config: ViewConfig, set_name: str, request: Request) 
         partitions=request.fresh.tolist(),
         task_id=random.getrandbits(63),
         socket_timeout_ms=round(config.deadline_s * 1000),
-        max_records=SAMPLE_ROWS,
+        max_records=max_rows,
+        expression=expression,
     )
     reader = FrameReader()
     with nodes.open(request.node) as connection:

@@ -18,7 +18,7 @@ from geotrain.view.cut import Cut, Fingerprints
 from geotrain.view.layout import KEY, METADATA, Layout
 from geotrain.view.nodes import Nodes, UnknownSet
 from geotrain.view.retry import pauses
-from geotrain.view.sample import infer_columns, sample_particles
+from geotrain.view.sample import has_bin, infer_columns, sample_particles
 from geotrain.view.streams import Outcome, Streams
 from geotrain.wire.columnar import Decoder, Progress
 from geotrain.wire.filters import Where, encode_filter, named_bins
@@ -34,7 +34,7 @@ class Scan:
     """One pass over the rows of a set, from this site's rack while its nodes have them.
 
     set_name: what is read. columns: bin name -> type word (`columns.KNOWN`), `__key` -> that of the stored keys; None:
-    as a sample of the records says, which is logged so that it can be written down.
+    as a sample of the records says, which is warned of, so that it can be written down.
     where: conditions (bin, comparison, value) that must all hold, or a list of such lists of which one must; the
     servers apply them. A bin that is no column is taken to have the type that it has in a sample.
     cut: leaves out rows whose last update is later. changed_since: leaves out those whose last update is in that
@@ -77,6 +77,7 @@ class Scan:
         self._nodes = Nodes(config)
         self._layout = Layout(self._types(columns), metadata)
         self._selected = None if columns is None else list(self._layout.bins)
+        self._unseen: set[str] = set()  # of the bins that `where` names
         self._filter = self._encode(where, changed_since, cut)
         self._progress = Progress() if fingerprint else Progress(fingerprints=np.empty(0, np.uint64))
         self._assignment = Assignment(
@@ -189,8 +190,11 @@ class Scan:
         particles = self._layout.bins
         try:
             # Nothing is greater than 5 in a bin of floats, to the servers: such a slip must not look like an empty set.
-            if undeclared := named_bins(as_stored(where)) - particles.keys():
-                particles = particles | sample_particles(self._nodes, self._config, self._set_name, undeclared)
+            self._unseen = named_bins(as_stored(where))
+            if undeclared := self._unseen - particles.keys():
+                sampled = sample_particles(self._nodes, self._config, self._set_name, undeclared)
+                self._unseen -= sampled.keys()
+                particles = particles | sampled
             return encode_filter(as_stored(where), particles, after_ns=after_ns, until_ns=until_ns)
         except (TypeError, ValueError) as error:
             raise self._refused(f"where: {error}", "compare each column with a value of its type") from None
@@ -217,13 +221,18 @@ class Scan:
         for name, count in self.mismatches.items():
             if count:
                 log.warning("set %s: %d values of column %s are of another type, and null", self._set_name, count, name)
-        absent = [name for name in self._layout.bins if not self._num_present[name] + self.mismatches[name]]
         if not self.num_rows:
             objects = self._nodes.objects()
             if self._set_name not in objects:
                 raise UnknownSet(self._set_name, self._config.namespace, objects)
-            if not objects[self._set_name] or self._filter:
+            if not objects[self._set_name]:
                 return
+        for name in sorted(self._unseen):
+            if not self._num_present[name] and not has_bin(self._nodes, self._config, self._set_name, name):
+                raise self._refused(f"where: no record has the bin {name}", "correct its name")
+        if not self.num_rows and self._filter:
+            return
+        absent = [name for name in self._layout.bins if not self._num_present[name] + self.mismatches[name]]
         if absent and self._is_whole:
             what = f"no record has the column {', '.join(absent)}"
             if self._on_mismatch == "error":

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geotrain.wire.codes import ProtocolError
 from geotrain.wire.messages import Operation, decode_fields, decode_ops, encode_field
@@ -49,15 +49,17 @@ def decode_batch(data: bytes) -> Iterator[BatchRow]:
         num_rows, _ = _BATCH.unpack_from(data)
         at = _BATCH.size
         row: BatchRow | None = None
+        repeated: tuple[Any, ...] = ()
         for _ in range(num_rows):
             position, digest, kind = _ROW.unpack_from(data, at)
             at += _ROW.size
             if kind != ROW_REPEAT:
                 row, at = _decode_row(data, at, position, digest, kind)
+                repeated = row[2:]
             elif row is None:
                 raise ProtocolError("the first row of a batch can't repeat another")
             else:
-                row = BatchRow(position, digest, *row[2:])
+                row = BatchRow._make((position, digest, *repeated))
             yield row
     except (struct.error, IndexError) as error:
         raise ProtocolError(f"a batch is cut short: {error}") from None

@@ -12,9 +12,9 @@ Condition = tuple[str, str, Any]
 Where = Sequence[Condition] | Sequence[Sequence[Condition]]
 Expression = list[Any]
 
-_EQUAL, _GREATER, _LESS_OR_EQUAL = 1, 3, 6
-_COMPARISONS = {"==": _EQUAL, "!=": 2, ">": _GREATER, ">=": 4, "<": 5, "<=": _LESS_OR_EQUAL}
-_AND, _OR, _NOT, _LAST_UPDATE, _BIN = 16, 17, 18, 66, 81
+_EQUAL, _NOT_EQUAL, _GREATER, _LESS_OR_EQUAL = 1, 2, 3, 6
+_COMPARISONS = {"==": _EQUAL, "!=": _NOT_EQUAL, ">": _GREATER, ">=": 4, "<": 5, "<=": _LESS_OR_EQUAL}
+_AND, _OR, _NOT, _LAST_UPDATE, _BIN, _BIN_TYPE = 16, 17, 18, 66, 81, 82
 _BIN_TYPES = {Particle.BOOL: 1, Particle.INTEGER: 2, Particle.STRING: 3, Particle.BLOB: 6, Particle.FLOAT: 7}
 _PARTICLES: dict[type, int] = {
     bool: Particle.BOOL,
@@ -50,6 +50,12 @@ def encode_filter(
     if not parts:
         return b""
     packed: bytes = msgpack.packb(_joined(_AND, parts), unicode_errors="surrogateescape")
+    return packed
+
+
+def encode_presence(name: str) -> bytes:
+    """Returns the expression that is true for the rows that have a bin, whatever it holds."""
+    packed: bytes = msgpack.packb([_NOT_EQUAL, [_BIN_TYPE, name], int(Particle.NIL)])
     return packed
 
 

@@ -19,7 +19,7 @@ from sim.cluster.sites.clocks import stops_writes
 from sim.cluster.sites.read_modes import Source, read_mode, source
 from sim.cluster.sites.rebalance import Memory, plan_available, plan_strong, remember
 from sim.cluster.sites.roster import Membership, reclustered
-from sim.cluster.sites.subclusters import Counts, RecordSet, SubCluster, counts_of, place
+from sim.cluster.sites.subclusters import Counts, Partition, RecordSet, SubCluster, counts_of, place
 from sim.cluster.sites.topology import sub_clusters
 from sim.cluster.values.refused import Refused
 from sim.control import Events
@@ -184,7 +184,7 @@ class Cluster:
     def count(self, node: Node, name: bytes, pids: Iterable[int] | None = None) -> Counts:
         """How much a node holds of a set that there is, or of some of the set's partitions that it serves."""
         owner = self.record_set(node, name)
-        counts = [owner.counts(pid) for pid in owner.filled & (node.held if pids is None else frozenset(pids))]
+        counts = [owner.counts(owner.filled & (node.held if pids is None else frozenset(pids)))]
         if pids is None:
             counts += [
                 counts_of(node.copy(name, pid)) for pid in node.view.unavailable & node.sets.get(name, {}).keys()
@@ -230,7 +230,7 @@ class Cluster:
                 continue
             pid = partition_of(record.digest)
             for node in self.nodes:
-                node.sets.setdefault(record.set_name, {}).setdefault(pid, {})[record.digest] = record
+                node.sets.setdefault(record.set_name, {}).setdefault(pid, Partition())[record.digest] = record
         self.journal = journal
         kept = journal.metadata or self.metadata
         self.indexes, self.truncate_luts = kept.indexes, kept.truncate_luts

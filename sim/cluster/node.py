@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Protocol
@@ -10,7 +9,6 @@ from typing import Protocol
 from geotrain.wire.partitions import NUM_PARTITIONS
 from sim.cluster.config import NodeConfig
 from sim.cluster.execution.jobs import Jobs
-from sim.cluster.records import Record
 from sim.cluster.sites.misbehaviour import Misbehaviours
 from sim.cluster.sites.rebalance import Memory
 from sim.cluster.sites.roster import Membership
@@ -88,7 +86,7 @@ class Node:
             self.sets = {}
             self.memory.versions = [0] * NUM_PARTITIONS
 
-    def copy(self, set_name: bytes, pid: int) -> Mapping[bytes, Record]:
+    def copy(self, set_name: bytes, pid: int) -> Partition:
         """What the node holds of a set in one partition."""
         return self.sets.get(set_name, {}).get(pid, EMPTY)
 

@@ -1,6 +1,8 @@
 """Records in their wire form: the row that a scan sends is the record, and everything else is cut out of it."""
 
+from collections.abc import Iterable
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -139,9 +141,43 @@ def make_tombstone(owner: SetName, digest: bytes, generation: int, last_update_m
     return Record(digest, owner.name, b"", generation, last_update_ms, _NO_BINS, b"")
 
 
+class InOrder(NamedTuple):
+    """Records in the order of their digests, without tombstones, and what spares a scan to look at each of them."""
+
+    records: list[Record]
+    rows: list[bytes]
+    num_bytes: int
+    """Of the rows."""
+    shapes: frozenset[Shape]
+    updated_ms: int
+    """When the latest one was last updated."""
+    first_void_time: int
+    """When the first one expires, in seconds since 2010; 0 is never."""
+
+    def select(self, after: bytes, now: int) -> "InOrder":
+        """Those with a digest after this one that still live. now: in seconds since 2010."""
+        if not after and not 0 < self.first_void_time < now:
+            return self
+        return in_order(record for record in self.records if after < record.digest and not 0 < record.void_time < now)
+
+
+def in_order(records: Iterable[Record]) -> InOrder:
+    """Some records as scans send them."""
+    kept = sorted((record for record in records if record.row), key=attrgetter("digest"))
+    rows = [record.row for record in kept]
+    return InOrder(
+        records=kept,
+        rows=rows,
+        num_bytes=sum(map(len, rows)),
+        shapes=frozenset(record.shape for record in kept),
+        updated_ms=max((record.last_update_ms for record in kept), default=0),
+        first_void_time=min((record.void_time for record in kept if record.void_time), default=0),
+    )
+
+
 def live(record: Record | None, now_ms: int) -> Record | None:
     """The record, if there is one and it is neither a tombstone nor expired."""
-    if record is None or record.is_tombstone or (record.void_time and is_expired(record, now_ms)):
+    if record is None or not record.row or (record.void_time and is_expired(record, now_ms)):
         return None
     return record
 

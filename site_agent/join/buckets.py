@@ -7,6 +7,8 @@ shuffle. To sort the rows is work that need not be done again while files, colum
 import logging
 import os
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +26,8 @@ from geotrain.wire.partitions import NUM_PARTITIONS
 logger = logging.getLogger(__name__)
 
 STARTS = b"partition_starts"
-SUFFIX = ".arrow"
+SUFFIX, UNFINISHED = ".arrow", ".unfinished"
+UNFINISHED_S = 3600  # after so long without a write, its writer was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,9 @@ class BucketFile:
 
     def _write(self, table: pa.Table) -> Buckets:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_unfinished()
         # Whoever reads the file finds all of it: it gets its name when it is whole.
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=UNFINISHED, delete=False) as file:
             try:
                 with pa.ipc.new_file(file, table.schema) as writer:
                     writer.write_table(table)
@@ -119,3 +123,10 @@ class BucketFile:
             if outdated != self.path:
                 outdated.unlink(missing_ok=True)
         return buckets
+
+    def _remove_unfinished(self) -> None:
+        """Remove what writers have left that were killed."""
+        for left in self.folder.glob(f"*{UNFINISHED}"):
+            with suppress(FileNotFoundError):  # its writer ended, or another agent was quicker
+                if time.time() - left.stat().st_mtime > UNFINISHED_S:
+                    left.unlink()

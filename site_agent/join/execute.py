@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import ray
 
 from geotrain.tasks.config import JoinStep, TaskConfig
@@ -20,11 +21,12 @@ from site_agent.join.buckets import BucketFile
 from site_agent.join.planner import Decision, Plan, Rates, Site, Source, plan_steps
 from site_agent.join.sources import Part, PartRead, ReadSet, check_columns, not_its_key, ranges
 from site_agent.join.stages import Block, Stage, shuffle
-from site_agent.join.steps import number_rows
+from site_agent.join.steps import number_rows, run_steps
 
 logger = logging.getLogger(__name__)
 
 MAX_BLOCK_BYTES = 128 << 20
+TASK_BYTES = 1 << 20  # to join fewer rows takes no longer than to start a task
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +37,14 @@ class Joined:
     num_rows: int
 
 
-def num_cpus() -> int:
-    """Of the site's Ray cluster."""
-    return max(1, int(ray.cluster_resources().get("CPU", 0)))
-
-
-def num_blocks(num_bytes: int) -> int:
+def num_blocks(num_bytes: int, num_cpus: int) -> int:
     """Into how many blocks a join is cut, by the bytes of its biggest source: a CPU each, more where they get big."""
-    return min(NUM_PARTITIONS, max(num_cpus(), -(-num_bytes // MAX_BLOCK_BYTES)))
+    return min(NUM_PARTITIONS, max(num_cpus, -(-num_bytes // MAX_BLOCK_BYTES)))
 
 
-def learn(rates: Rates, read: PartRead, num_tasks: int) -> Rates:
+def learn(rates: Rates, read: PartRead, num_at_once: int) -> Rates:
     """The rates with what tasks, some at once, took to read."""
-    return rates.measure("scan", read.num_rows, read.seconds / min(num_cpus(), num_tasks))
+    return rates.measure("scan", read.num_rows, read.seconds / num_at_once)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,8 +52,8 @@ class Join:
     """One join of a task, at one cut.
 
     local: the site's datasets by name. read: sets that were read already, by name; others are read as the plan says.
-    cache_dir: where bucketed rows are kept. max_broadcast_bytes: what every task may be given whole. rates: how fast
-    this site is; better known after the join.
+    cache_dir: where bucketed rows are kept. num_cpus: of the site's Ray cluster. max_broadcast_bytes: what every task
+    may be given whole. rates: how fast this site is; better known after the join.
     """
 
     task: TaskConfig
@@ -65,6 +62,7 @@ class Join:
     cut: Cut | None
     read: Mapping[str, ReadSet]
     cache_dir: Path
+    num_cpus: int
     max_broadcast_bytes: int
     rates: Rates = field(default_factory=Rates)
     _rows: pl.DataFrame = field(init=False)
@@ -80,6 +78,8 @@ class Join:
         planned = list(zip(self.task.join, self._plan(), strict=True))
         for reason in dict.fromkeys(decision.reason for _, decision in planned):
             logger.info("%s", reason)
+        if self._rows.estimated_size() < TASK_BYTES and all(decision.plan is Plan.LOOKUP for _, decision in planned):
+            return self._join_here()
         blocks, shuffled_by = self._blocks_of_rows(planned), None
         stage = Stage(self.task)
         for step, decision in planned:
@@ -94,6 +94,14 @@ class Join:
             stage.add(step, name, self._source(name, step, decision.plan))
         return self._run(stage, blocks)
 
+    def _join_here(self) -> Joined:
+        """Join few rows with the records of their keys, without a task."""
+        keyed = {(step.source, *step.by.items()): step for step in self.task.join}
+        found = {name: pl.DataFrame(self._look_up(step)) for name, step in keyed.items()}
+        steps = [(step, found[step.source, *step.by.items()]) for step in self.task.join]
+        joined = run_steps(self.task, self._rows, steps)
+        return Joined([ray.put(joined.to_arrow())], len(joined))
+
     def _run(self, stage: Stage, rows: list[ray.ObjectRef]) -> Joined:
         blocks, num_rows, reads = stage.run(rows)
         for name, read in reads.items():
@@ -105,10 +113,10 @@ class Join:
         biggest = max((source.num_bytes for source in sources.values()), default=0)
         # Sets that were read lie in so many blocks already.
         lie_in = [len(read.blocks) for read in self.read.values()]
-        self._num_tasks = lie_in[0] if lie_in else num_blocks(biggest)
+        self._num_tasks = lie_in[0] if lie_in else num_blocks(biggest, self.num_cpus)
         site = Site(
             num_rows=len(self._rows),
-            num_cpus=num_cpus(),
+            num_cpus=self.num_cpus,
             num_tasks=self._num_tasks,
             max_broadcast_bytes=self.max_broadcast_bytes,
             rates=self.rates,
@@ -154,7 +162,7 @@ class Join:
         """For each task, the blocks of the step's source that it needs."""
         if name not in self._laid:
             if plan is Plan.LOOKUP:
-                self._laid[name] = [[self._look_up(step)]] * self._num_tasks
+                self._laid[name] = [[ray.put(self._look_up(step))]] * self._num_tasks
             elif plan is Plan.BROADCAST:
                 self._laid[name] = [list(self._blocks_of(step.source))] * self._num_tasks
             elif plan is Plan.SHUFFLE:
@@ -183,7 +191,7 @@ class Join:
     def _part(self, name: str, *, by_key: bool = False) -> Part:
         return Part(self.view.config, name, self.task.view[name], self.cut, by_key=by_key)
 
-    def _look_up(self, step: JoinStep) -> ray.ObjectRef:
+    def _look_up(self, step: JoinStep) -> pa.Table:
         """The records whose keys the local rows hold."""
         view_set, ours = self.task.view[step.source], self._key(step)
         assert view_set.key is not None  # the task's checks saw to it
@@ -197,7 +205,7 @@ class Join:
             raise not_its_key(step.source, view_set.key)
         if not len(asked):
             logger.warning("join %s: none of the keys in %s is in the set", step.source, ours)
-        return ray.put(found.drop_columns([GENERATION]))
+        return found.drop_columns([GENERATION])
 
     def _key(self, step: JoinStep) -> str:
         key = self.task.key_column(step)
@@ -206,4 +214,4 @@ class Join:
 
     def _note(self, name: str, read: PartRead) -> None:
         check_columns(name, read, self.cut)
-        self.rates = learn(self.rates, read, self._num_tasks)
+        self.rates = learn(self.rates, read, min(self.num_cpus, self._num_tasks))

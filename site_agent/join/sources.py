@@ -21,6 +21,7 @@ from geotrain.view.scanned import ScannedSet
 from geotrain.wire.digests import digests
 from geotrain.wire.partitions import NUM_PARTITIONS
 from site_agent.join.fetch import fetch
+from site_agent.join.matching import NOWHERE, find
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Part:
     metadata: tuple[str, ...] = ()
     by_key: bool = False
 
-    def read(self) -> tuple[pa.Table, PartRead]:
-        """Read the rows below the cut. Raises DataError, ViewError."""
+    def read(self, known: pa.ChunkedArray | None = None) -> tuple[pa.Table, PartRead]:
+        """Read the rows below the cut. known: keys that lie in these partitions. Raises DataError, ViewError."""
         start_s = time.perf_counter()
         scan = Scan(
             self.view,
@@ -77,15 +78,21 @@ class Part:
         )
         table = scan.reader().read_all()
         if self.by_key:
-            self._check_key(table)
+            self.check_key(table, known)
         seconds = time.perf_counter() - start_s
         present = {name: table.num_rows - table[name].null_count for name in self.view_set.columns}
         return table, PartRead(table.num_rows, table.nbytes, seconds, scan.fingerprints, present)
 
-    def _check_key(self, table: pa.Table) -> None:
-        """A row that lies elsewhere than its key says would silently match nothing."""
+    def check_key(self, table: pa.Table, known: pa.ChunkedArray | None) -> None:
+        """Raise DataError where a row lies elsewhere than its key says: it would silently match nothing.
+
+        known: keys that lie in these partitions.
+        """
         assert self.view_set.key is not None  # the task's checks saw to it
         keys = table[self.view_set.key].combine_chunks().drop_null()
+        if known is not None and known.type == keys.type == pa.int64():  # to find them is faster than to hash them
+            places, _ = find(known.drop_null().to_numpy(), keys.to_numpy())
+            keys = keys.filter(pa.array(places == NOWHERE))
         if not np.isin(partitions(digests(self.set_name, keys)), self.partitions).all():
             raise not_its_key(self.set_name, self.view_set.key)
 

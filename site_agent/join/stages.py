@@ -25,11 +25,13 @@ def _join_block(
     """counts: how many of `blocks` each source has. The number in `steps` is that of the step's source."""
     reads: Reads = {}
     tables, remaining = [], iter(blocks)
-    for count in counts:
+    for number, count in enumerate(counts):
+        key = next(task.key_column(step) for step, source in steps if source == number)
         parts = []
         for block in islice(remaining, count):
             if isinstance(block, Part):
-                table, reads[block.set_name] = block.read()
+                # The rows lie where their keys do, or they would not meet these partitions.
+                table, reads[block.set_name] = block.read(rows[key] if key else None)
                 parts.append(table)
             else:
                 parts.append(block)

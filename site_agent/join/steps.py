@@ -13,6 +13,7 @@ from polars.exceptions import ComputeError
 
 from geotrain.errors import DataError
 from geotrain.tasks.config import JoinStep, TaskConfig
+from site_agent.join.matching import NOWHERE, find
 
 MICROSECONDS = 1_000_000
 # The join's own columns: a row's place among the local rows, its time, when a source row became known.
@@ -50,15 +51,37 @@ def run_steps(task: TaskConfig, rows: pl.DataFrame, steps: Iterable[tuple[JoinSt
 
 def join_equi(rows: pl.DataFrame, source: pl.DataFrame, step: JoinStep) -> pl.DataFrame:
     """Add the columns of the one source row with the same keys."""
+    if [rows[ours].dtype for ours in step.by] == [source[theirs].dtype for theirs in step.by.values()] == [pl.Int64()]:
+        return _join_numbers(rows, source, step)
     how: Literal["left", "inner"] = "inner" if step.how == "inner" else "left"
     matches = source.select(**_source_keys(step), **_source_columns(step))
     try:
         return rows.join(matches, left_on=list(step.by), right_on=list(_source_keys(step)), how=how, validate="m:1")
     except ComputeError as error:
-        raise DataError(
-            f"{step.source}: several rows have the same {', '.join(step.by.values())}",
-            "An equi step takes one row a key; choose other keys, or a latest or a window step.",
-        ) from error
+        raise _several(step) from error
+
+
+def _join_numbers(rows: pl.DataFrame, source: pl.DataFrame, step: JoinStep) -> pl.DataFrame:
+    """`join_equi` by one column of integers, as most joins are."""
+    (ours, theirs), *_ = step.by.items()
+    source = source.drop_nulls(theirs)
+    places, is_unique = find(source[theirs].to_numpy(), rows[ours].fill_null(0).to_numpy())
+    if not is_unique:
+        raise _several(step)
+    is_found = pl.Series(places != NOWHERE) & rows[ours].is_not_null()
+    matches = source.select(**_source_columns(step))
+    if is_found.all():
+        return rows.hstack(matches[places])
+    if step.how == "inner":
+        return rows.filter(is_found).hstack(matches[pl.Series(places).filter(is_found)])
+    return rows.hstack(matches.select(pl.all().gather(pl.Series(places).set(~is_found, None))))
+
+
+def _several(step: JoinStep) -> DataError:
+    return DataError(
+        f"{step.source}: several rows have the same {', '.join(step.by.values())}",
+        "An equi step takes one row a key; choose other keys, or a latest or a window step.",
+    )
 
 
 def join_latest(rows: pl.DataFrame, source: pl.DataFrame, step: JoinStep) -> pl.DataFrame:

@@ -57,6 +57,7 @@ def test_a_task_survives_its_journey_as_json_with_its_features_in_order(task: Ta
         ("local.readings.path", ".", "task.local.readings.path: '.' names no file"),
         ("view.alarms.columns.level", "float32", "task.view.alarms.columns.level: 'float32' is none of"),
         ("view.visits", {"columns": {"pump": "string"}}, "task.view.visits: is also the name of a local dataset"),
+        ("view.rows", {"columns": {"pump": "string"}}, "task.view.rows: a set can't be called rows"),
         ("rows.dataset", "pumps", "task.rows.dataset: 'pumps' is none of readings, visits"),
         ("rows.time", "pump", "task.rows.time: 'pump' is string, must be timestamp"),
         ("label.column", "failed", "task.label.column: there is no column 'failed', only at, failures"),

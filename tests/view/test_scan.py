@@ -85,8 +85,8 @@ def test_without_columns_only_the_metadata_is_sent(view, set_name):
     assert read(view, set_name, {}).num_rows == 50
 
 
-def test_columns_that_are_not_declared_are_inferred_and_logged(view, set_name, caplog):
-    caplog.set_level("INFO")
+def test_columns_that_are_not_declared_are_inferred_and_said_even_without_a_configured_log(view, set_name, caplog):
+    caplog.set_level("WARNING")
     fill(view, set_name, 20)
     view.put(set_name, "another", {"l": [1], "m": {"a": 0.5}})
     scan = Scan(view.config, set_name)
@@ -267,6 +267,22 @@ def test_a_column_that_no_record_has_is_refused_or_null_with_a_warning(view, set
         read(view, set_name, columns)
     assert read(view, set_name, columns, on_mismatch="null")["nn"].to_pylist() == [None] * (3 if "n" in columns else 0)
     assert "no record has the column nn" in caplog.text
+
+
+@pytest.mark.parametrize("columns", [{"n": "int64"}, {"n": "int64", "nn": "int64"}])
+@pytest.mark.parametrize("either", [False, True])
+def test_a_condition_on_a_bin_that_no_record_has_is_refused(view, set_name, columns, either):
+    fill(view, set_name, 3)
+    where = [[("nn", "==", 1)], [("n", ">=", 0)]] if either else [("nn", "==", 1)]
+    with pytest.raises(DataError, match=f"set {set_name}: where: no record has the bin nn"):
+        read(view, set_name, columns, where=where)
+
+
+def test_a_condition_that_no_record_meets_gives_no_rows(view, set_name):
+    fill(view, set_name, 3)
+    view.put(set_name, "rare", {"rare": 1})
+    assert read(view, set_name, {"n": "int64"}, where=[("n", ">", 5)]).num_rows == 0
+    assert read(view, set_name, {"n": "int64"}, where=[("rare", ">", 5)]).num_rows == 0
 
 
 def test_a_cut_leaves_out_what_was_written_after_it_and_changes_are_just_that(view, set_name):

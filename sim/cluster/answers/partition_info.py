@@ -28,7 +28,7 @@ def _counts_by_pid(cluster: Cluster, node: Node) -> tuple[Counter[int], Counter[
     num_tombstones: Counter[int] = Counter()
     for name in cluster.sets:
         owner = cluster.record_set(node, name)
-        counts = {pid: owner.counts(pid) for pid in owner.filled & node.held}
+        counts = {pid: owner.counts((pid,)) for pid in owner.filled & node.held}
         for pid in node.view.unavailable & node.sets.get(name, {}).keys():
             counts[pid] = counts_of(node.copy(name, pid))
         num_records.update({pid: each.num_records for pid, each in counts.items()})

@@ -77,7 +77,7 @@ def _write(cluster: Cluster, node: Node, request: Message, lookup: Lookup | None
     """Write to the records of one partition."""
     fields = request.fields
     now_ms = node.now_ms()
-    records = records_of(node, fields.get(Field.SET, b""), pid, b"", since_epoch(now_ms))
+    records = records_of(node, fields.get(Field.SET, b""), pid, b"", since_epoch(now_ms)).records
     for record in records if lookup is None else lookup.select(records, b"", 0):
         write = Message(
             info2=request.info2 & (codes.INFO2_WRITE | codes.INFO2_DURABLE_DELETE),

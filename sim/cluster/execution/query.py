@@ -1,9 +1,10 @@
 """Queries by the primary index (scans) or a secondary one: rows as a stream of chunks, resumable after any digest."""
 
+import math
 import struct
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, chain, repeat
 from operator import attrgetter
 
@@ -17,9 +18,10 @@ from sim.cluster.execution.indexes import keys_of, lookup_of
 from sim.cluster.execution.jobs import Job, number
 from sim.cluster.execution.streams import CHUNK_BYTES, Chunk, last_chunk
 from sim.cluster.execution.transactions import MONITORS
+from sim.cluster.expression.expression_records import NS_PER_MS, updated_until_ns
 from sim.cluster.expression.expressions import filter_of
 from sim.cluster.node import Node
-from sim.cluster.records import Record, Shape, since_epoch
+from sim.cluster.records import InOrder, Record, Shape, in_order, since_epoch
 from sim.cluster.values.operations import READS, read_all
 from sim.cluster.values.refused import Refused
 
@@ -30,8 +32,6 @@ _LAST_BYTES = len(last_chunk(ResultCode.OK).frames)
 _UNSUPPORTED_FIELDS = frozenset({Field.UDF_PACKAGE, Field.UDF_FUNCTION, Field.TRANSACTION_ID})
 
 _row: Callable[[Record], bytes] = attrgetter("row")
-_void_time: Callable[[Record], int] = attrgetter("void_time")
-_shape: Callable[[Record], Shape] = attrgetter("shape")
 
 Project = Callable[[Record], bytes]
 """The row that is sent for a record; empty for one that has none of the selected bins."""
@@ -102,9 +102,9 @@ def _rows(cluster: Cluster, node: Node, request: Message, job: Job, now_ms: int)
     """The rows asked for, by partition: an empty one where there are none, so that finding nothing has steps too."""
     fields = request.fields
     matches = filter_of(fields[Field.FILTER]) if Field.FILTER in fields else None
+    until_ms = _updated_until_ms(fields)
     lookup = lookup_of(cluster.indexes, request)
-    whole: set[Shape] = set()
-    project = _projection(request, now_ms, whole)
+    project = _projection(request, now_ms)
     if lookup is not None:
         project = lookup.with_key(project)
     remaining = number(fields, Field.MAX_RECORDS) or sys.maxsize
@@ -115,17 +115,18 @@ def _rows(cluster: Cluster, node: Node, request: Message, job: Job, now_ms: int)
         if pid not in node.held:
             yield [pack_header(HEADER_BYTES, 0, 0, INFO3_PARTITION_DONE, 0, ResultCode.UNAVAILABLE, pid, *[0] * 4)]
             continue
-        records = records_of(node, fields.get(Field.SET, b""), pid, b"" if lookup else after, since_epoch(now_ms))
-        if lookup is not None:
-            records = lookup.select(records, after, after_key)
+        found = records_of(node, fields.get(Field.SET, b""), pid, b"" if lookup else after, since_epoch(now_ms))
+        records = found.records if lookup is None else lookup.select(found.records, after, after_key)
         num_found = len(records)
-        if matches is not None:
+        if matches is not None and found.updated_ms > until_ms:
             records = [record for record in records if matches(record, now_ms)]
         job.num_filtered += num_found - len(records)
-        if lookup is None and whole.issuperset(map(_shape, records)):
-            rows = list(map(_row, records))  # without a call for each, which is a fifth of a scan
-        else:
+        if lookup is not None or not _is_sent_whole(request, found.shapes):
             rows = list(filter(None, map(project, records)))
+        elif records is found.records:  # nothing is asked of each record, which makes a scan as fast as copying
+            rows = found.rows
+        else:
+            rows = list(map(_row, records))
         job.num_succeeded += min(remaining, len(records))
         yield rows[:remaining] or [b""]
         remaining -= len(rows)
@@ -152,25 +153,35 @@ def wanted(fields: dict[int, bytes]) -> list[tuple[int, bytes, int]]:
     return found
 
 
-def records_of(node: Node, set_name: bytes, pid: int, after: bytes, now: int) -> list[Record]:
-    """This node's living records of a partition in the order of their digests; without a set, those of all sets.
+def records_of(node: Node, set_name: bytes, pid: int, after: bytes, now: int) -> InOrder:
+    """This node's living records of a partition; without a set, those of all sets.
 
     `now` is in seconds since 2010, as the void-times are.
     """
     if set_name:
-        partition = node.copy(set_name, pid)
+        found = node.copy(set_name, pid).in_order()
     else:
         shown = (copies[pid] for name, copies in node.sets.items() if pid in copies and name != MONITORS)
-        partition = {digest: record for copy in shown for digest, record in copy.items()}
-    digests = sorted(partition)
-    records = list(map(partition.__getitem__, digests[bisect_right(digests, after) :]))
-    if all(map(_row, records)) and not any(map(_void_time, records)):
-        return records  # as most partitions are, and this is the innermost part of a scan
-    return [record for record in records if record.row and not 0 < record.void_time < now]
+        found = in_order(chain.from_iterable(copy.values() for copy in shown))
+    return found.select(after, now)
 
 
-def _projection(request: Message, now_ms: int, whole: set[Shape]) -> Project:
-    """What is sent for a record. whole: takes the shapes whose rows turn out to be sent as they are."""
+def _updated_until_ms(fields: Mapping[int, bytes]) -> float:
+    """Records updated until then pass the filter, whatever else is in them."""
+    until_ns = updated_until_ns(fields.get(Field.FILTER, b""))
+    return -math.inf if until_ns is None else until_ns // NS_PER_MS
+
+
+def _is_sent_whole(request: Message, shapes: Iterable[Shape]) -> bool:
+    """Whether records of these shapes are sent as they are."""
+    if request.info1 & codes.INFO1_NO_BIN_DATA or any(op.code != OpCode.READ for op in request.ops):
+        return False
+    names = {op.name for op in request.ops}
+    return not names or all(shape.bounds.keys() <= names for shape in shapes)
+
+
+def _projection(request: Message, now_ms: int) -> Project:
+    """What is sent for a record."""
     if request.info1 & codes.INFO1_NO_BIN_DATA:
         return _without_bins
     if not request.ops:
@@ -185,14 +196,12 @@ def _projection(request: Message, now_ms: int, whole: set[Shape]) -> Project:
         plan = plans.get(shape)
         if plan is None:
             plan = plans[shape] = _plan(shape, names)
-            if plan[1] == [(0, shape.num_bytes)]:
-                whole.add(shape)
         num_ops, bounds = plan
         if not bounds:
             return b""
-        start = len(row) - shape.num_bytes
-        if shape in whole:
+        if bounds == [(0, shape.num_bytes)]:
             return row
+        start = len(row) - shape.num_bytes
         parts = [row[start + begin : start + end] for begin, end in bounds]
         return b"".join((row[:_NUM_OPS_AT], num_ops, row[HEADER_BYTES:start], *parts))
 

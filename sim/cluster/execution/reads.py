@@ -26,7 +26,7 @@ def read(
     transaction: int,
 ) -> Outcome:
     """Answer a read. In a transaction, from what it has written itself. Raises Refused."""
-    if not cluster.is_enterprise and read_mode(request.info3) is ReadMode.LINEARIZE:
+    if read_mode(request.info3) is ReadMode.LINEARIZE and not cluster.is_enterprise:
         return Outcome(ResultCode.ENTERPRISE_ONLY)
     set_name = request.fields.get(Field.SET, b"")
     if transaction and cluster.transactions.holder((set_name, digest)) == transaction:
@@ -58,11 +58,14 @@ def _answer(
         return Outcome(ResultCode.OK, generation, void_time=void_time)
     if request.info1 & codes.INFO1_GET_ALL:
         return Outcome(ResultCode.OK, generation, record.num_bins, record.ops, void_time)
-    if any(op.code != OpCode.READ for op in request.ops):
+    names = [op.name for op in request.ops if op.code == OpCode.READ]
+    if len(names) < len(request.ops):
         respond_all = bool(request.info2 & codes.INFO2_RESPOND_ALL_OPS)
         answers = operations.read_all(record, request.ops, now_ms, respond_all=respond_all)
         return Outcome(ResultCode.OK, generation, len(answers), b"".join(answers), void_time)
-    found = [ops for ops in (record.bin(op.name) for op in request.ops) if ops is not None]
+    if names == list(record.shape.bounds):
+        return Outcome(ResultCode.OK, generation, record.num_bins, record.ops, void_time)
+    found = [ops for ops in map(record.bin, names) if ops is not None]
     return Outcome(ResultCode.OK, generation, len(found), b"".join(found), void_time)
 
 

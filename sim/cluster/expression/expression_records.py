@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from geotrain.wire.codes import EPOCH_S, Particle, ResultCode
+from geotrain.wire.codes import EPOCH_S, Particle, ProtocolError, ResultCode
 from geotrain.wire.messages import OP_OVERHEAD
 from sim.cluster.expression.expression_values import (
     BLOB,
@@ -22,11 +22,22 @@ from sim.cluster.values.elements import integer
 from sim.cluster.values.refused import Refused
 
 _NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
+NS_PER_MS = 1_000_000
 _NEVER = -1
+_UPDATED_UNTIL = bytes.fromhex("93 06 91 42")  # the last update is at most what follows
 
 Arguments = list[bytes]
 """The arguments of an expression, each packed."""
+
+
+def updated_until_ns(expression: bytes) -> int | None:
+    """Until when a record must have been updated last, where an expression asks that and nothing else."""
+    if not expression.startswith(_UPDATED_UNTIL):
+        return None
+    try:
+        return integer(expression[len(_UPDATED_UNTIL) :])
+    except (ProtocolError, Refused):
+        return None
 
 
 def _metadata(kind: int, evaluate: Evaluate) -> Callable[[Arguments], Node]:
@@ -93,7 +104,7 @@ def _bin_type(arguments: Arguments) -> Node:
 OF_RECORDS: dict[int, Callable[[Arguments], Node]] = {
     64: _digest_modulo,
     65: _metadata(INT, lambda record, now_ms: len(record.row)),
-    66: _metadata(INT, lambda record, now_ms: record.last_update_ms * _NS_PER_MS),
+    66: _metadata(INT, lambda record, now_ms: record.last_update_ms * NS_PER_MS),
     67: _metadata(INT, lambda record, now_ms: max(now_ms - record.last_update_ms, 0)),
     68: _metadata(INT, _void_time),
     69: _metadata(INT, _ttl),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from geotrain.wire.partitions import partition_of
 from sim.cluster.execution.indexes import Definition, Entries
-from sim.cluster.records import Record, SetName
+from sim.cluster.records import InOrder, Record, SetName, in_order
 from sim.cluster.sites.clocks import skew_ms
 from sim.cluster.sites.rebalance import Plan
 from sim.cluster.sites.roster import Membership
@@ -19,10 +19,28 @@ from sim.cluster.sites.roster import Membership
 if TYPE_CHECKING:
     from sim.cluster.node import Node
 
-Partition = dict[bytes, Record]
-"""A node's copy of the records of one set in one partition, by digest."""
 
-EMPTY: Mapping[bytes, Record] = MappingProxyType({})
+class Partition(dict[bytes, Record]):
+    """A node's copy of the records of one set in one partition, by digest."""
+
+    __slots__ = ("_in_order",)
+
+    def __init__(self, records: Mapping[bytes, Record] = MappingProxyType({})) -> None:
+        super().__init__(records)
+        self._in_order: InOrder | None = None
+
+    def in_order(self) -> InOrder:
+        """The records as scans send them; found again only when some have changed."""
+        if self._in_order is None:
+            self._in_order = in_order(self.values())
+        return self._in_order
+
+    def changed(self) -> None:
+        """Whoever changes a record says so."""
+        self._in_order = None
+
+
+EMPTY = Partition()
 """What a node has of a partition in which it has never had a record."""
 
 
@@ -44,6 +62,8 @@ class RecordSet:
         """The copies of the partitions that hold or have held something, the acting master's first."""
         self._num_tombstones: Counter[int] = Counter()
         self._num_bytes: Counter[int] = Counter()
+        self._all: Counts | None = None
+        """How much there is in all partitions, until something changes."""
         self._entries: dict[Definition, Entries] = {}
         for pid in {pid for node in view.members for pid in node.sets.get(name.name, ())}:
             if copies := self._copies_to_write(pid):
@@ -66,6 +86,7 @@ class RecordSet:
     def put(self, digest: bytes, record: Record | None) -> None:
         """Make this the next version of a record in every copy; None leaves nothing."""
         pid = partition_of(digest)
+        self._all = None
         before = None
         copies = self._copies_to_write(pid)
         for copy in copies:
@@ -74,6 +95,7 @@ class RecordSet:
             else:
                 before = copy.get(digest)
                 copy[digest] = record
+            copy.changed()
         for entries in self._entries.values():
             if before is not None:
                 entries.remove(pid, before)
@@ -93,12 +115,23 @@ class RecordSet:
                 entries.remove(pid, record)
         for copy in self._copies.get(pid, ()):
             copy.clear()
+            copy.changed()
         self._num_tombstones[pid] = self._num_bytes[pid] = 0
+        self._all = None
 
-    def counts(self, pid: int) -> Counts:
-        """How much a partition holds, counted as it changes: nothing is walked through."""
-        num_tombstones = self._num_tombstones[pid]
-        return Counts(len(self.records(pid)) - num_tombstones, num_tombstones, self._num_bytes[pid])
+    def counts(self, pids: Collection[int]) -> Counts:
+        """How much some of the filled partitions hold, counted as they change: no records are walked through."""
+        if len(pids) < len(self._copies):
+            return self._count(pids)
+        if self._all is None:  # which every planner of a join asks for
+            self._all = self._count(pids)
+        return self._all
+
+    def _count(self, pids: Collection[int]) -> Counts:
+        num_records = sum(len(self._copies[pid][0]) for pid in pids)
+        num_tombstones = sum(map(self._num_tombstones.__getitem__, pids))
+        num_bytes = sum(map(self._num_bytes.__getitem__, pids))
+        return Counts(num_records - num_tombstones, num_tombstones, num_bytes)
 
     def entries(self, index: Definition) -> Entries:
         """How many entries an index has: counted when first asked for, and then as records change."""
@@ -118,7 +151,9 @@ class RecordSet:
         """The copies of a partition, made where there are none yet; none where nobody serves it."""
         copies = self._copies.get(pid)
         if copies is None:
-            copies = tuple(node.sets.setdefault(self.name.name, {}).setdefault(pid, {}) for node in self._owners[pid])
+            copies = tuple(
+                node.sets.setdefault(self.name.name, {}).setdefault(pid, Partition()) for node in self._owners[pid]
+            )
             if copies:
                 self._copies[pid] = copies
         return copies
@@ -184,6 +219,7 @@ def place(members: Iterable[Node], plan: Plan, set_name: bytes, truncated_before
         if not owners:
             continue
         copies = [by_id[name].copy(set_name, pid) for name in sources]
+        newest: Mapping[bytes, Record]
         if strong:
             version = by_id[sources[0]].memory.versions[pid]
             stale = [name for name in owners if by_id[name].memory.versions[pid] != version]
@@ -195,7 +231,7 @@ def place(members: Iterable[Node], plan: Plan, set_name: bytes, truncated_before
             if len(kept) < len(newest):
                 stale, newest = list(owners), kept
         for name in stale:
-            by_id[name].sets.setdefault(set_name, {})[pid] = dict(newest)
+            by_id[name].sets.setdefault(set_name, {})[pid] = Partition(newest)
         for name in by_id.keys() - set(owners):
             by_id[name].sets.get(set_name, {}).pop(pid, None)
 
@@ -207,9 +243,9 @@ def counts_of(copy: Mapping[bytes, Record]) -> Counts:
     return Counts(len(sizes) - num_tombstones, num_tombstones, sum(sizes))
 
 
-def merged(copies: Iterable[Mapping[bytes, Record]]) -> Partition:
+def merged(copies: Iterable[Mapping[bytes, Record]]) -> dict[bytes, Record]:
     """The newest version of each record."""
-    newest: Partition = {}
+    newest: dict[bytes, Record] = {}
     for copy in copies:
         for digest, record in copy.items():
             present = newest.get(digest)

@@ -232,6 +232,6 @@ def test_counting_a_small_set_looks_only_where_it_has_records(monkeypatch: pytes
         commands.put({"a": 1}, digest=bytes([number]) * 20)
     asked: list[int] = []
     counts = RecordSet.counts
-    monkeypatch.setattr(RecordSet, "counts", lambda self, pid: asked.append(pid) or counts(self, pid))
+    monkeypatch.setattr(RecordSet, "counts", lambda self, pids: asked.extend(pids) or counts(self, pids))
     assert commands.cluster.count(commands.cluster.nodes[0], b"s").num_records == 20
     assert len(asked) == 20

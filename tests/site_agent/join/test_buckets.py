@@ -85,3 +85,13 @@ def test_rows_are_there_though_another_agent_takes_their_file_for_outdated(
     rows = pl.DataFrame({"key": ["a", "b", None]})
     assert bucket_file(tmp_path).open(rows).part(ALL).num_rows == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_goes_but_not_what_another_one_still_writes(tmp_path: Path) -> None:
+    for name, age_s in (("left", 7200), ("writing", 0)):
+        file = tmp_path / f"{name}.unfinished"
+        file.touch()
+        os.utime(file, (file.stat().st_atime, file.stat().st_mtime - age_s))
+    kept = bucket_file(tmp_path)
+    kept.open(pl.DataFrame({"key": ["a"]}))
+    assert {file.name for file in tmp_path.iterdir()} == {kept.path.name, "writing.unfinished"}

@@ -23,6 +23,7 @@ from geotrain.wire.partitions import NUM_PARTITIONS, partition_of
 from site_agent.compute import Compute
 from site_agent.config import RayConfig, SiteConfig
 from site_agent.datasets import LocalDataset, load
+from site_agent.join import execute
 from site_agent.join.outputs import to_dataset, to_table
 from site_agent.join.sources import ReadSet
 from site_agent.join.steps import join_rows
@@ -126,6 +127,16 @@ def test_rows_without_a_key_and_no_rows_at_all_can_be_joined(
 def test_every_plan_gives_the_rows_that_the_step_defines(site: Site, plan: str, step: dict[str, Any], how: str) -> None:
     task = orders({**step, "plan": plan, "how": how})
     assert site.join(task).equals(site.expected(task))
+
+
+@pytest.mark.parametrize("step", [EQUI, LATEST, WINDOW], ids=lambda step: step["kind"])
+def test_many_rows_meet_the_records_of_their_keys_in_tasks(
+    site: Site, step: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "TASK_BYTES", 0)
+    task = orders({**step, "plan": "lookup"})
+    assert site.join(task).equals(site.expected(task))
+    assert len(site.compute.join(site.view, task, site.local(task), {}, FAR_FUTURE).blocks) > 1
 
 
 def test_steps_of_all_plans_follow_each_other(site: Site) -> None:

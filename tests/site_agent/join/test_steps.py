@@ -239,10 +239,27 @@ def test_an_equal_key_brings_its_columns_and_an_unknown_or_null_one_brings_null(
     assert joined(task, rows, events)["value"].to_list() == [2.0, None, None, 1.0]
 
 
-def test_an_equal_key_that_is_not_unique_is_refused_by_the_names_of_set_and_column() -> None:
-    task = task_with({"kind": "equi", "by": {"k": "k"}, "columns": {"value": "v"}})
-    with pytest.raises(DataError, match="events: several rows have the same k"):
-        joined(task, [(START, "a", None, 0)], [(None, "a", 1, 1.0), (None, "a", 2, 2.0)])
+@given(some_rows, st.permutations([(None, "a", j, j and j / 2) for j in (1, 2, None, None)]), st.booleans())
+@settings(deadline=None)
+def test_integers_bring_the_columns_that_the_same_keys_as_text_bring(
+    rows: list[Any], events: list[Event], is_inner: bool
+) -> None:
+    step = {"kind": "equi", "columns": {"value": "v", "name": "k"}, "how": "inner" if is_inner else "left"}
+    frame, source = pl.DataFrame(rows, schema=ROWS, orient="row"), pl.DataFrame(events, schema=EVENTS, orient="row")
+    texts = [table.with_columns(k=pl.col("j").cast(pl.String)) for table in (frame, source.drop("k"))]
+    by_text = task_with({**step, "by": {"k": "k"}, "columns": {"value": "v", "name": "j"}})
+    expected = join_rows(by_text, texts[0], {"events": texts[1]})
+    found = join_rows(task_with({**step, "by": {"j": "j"}}), frame, {"events": source})
+    assert found["value"].to_list() == expected["value"].to_list()
+    assert found["j"].to_list() == expected["j"].to_list()
+    assert found["name"].is_null().to_list() == expected["name"].is_null().to_list()
+
+
+@pytest.mark.parametrize("column", ["k", "j"])
+def test_an_equal_key_that_is_not_unique_is_refused_by_the_names_of_set_and_column(column: str) -> None:
+    task = task_with({"kind": "equi", "by": {column: column}, "columns": {"value": "v"}})
+    with pytest.raises(DataError, match=f"events: several rows have the same {column}"):
+        joined(task, [(START, "a", None, 0)], [(None, "a", 1, 1.0), (None, "a", 1, 2.0)])
 
 
 def test_a_step_can_join_by_a_column_that_an_earlier_step_added() -> None:
