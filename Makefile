@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	@exec $(BIN)/python -m sim $(ARGS)
 
+# Two processes share the modules, in the order in which tests/conftest.py has them.
 test: .venv/ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check .

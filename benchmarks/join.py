@@ -41,12 +41,13 @@ from site_agent.datasets import load as load_dataset
 
 NUM_KEYS = 1000
 WARM_UP_ROWS = 1000
-NUM_RUNS = 3
 
 
 def main() -> None:
     """Load the view, join it in every way, and report."""
-    arguments = new_parser(__doc__, num_rows=1_000_000).parse_args()
+    parser = new_parser(__doc__, num_rows=1_000_000)
+    parser.add_argument("--runs", type=int, default=3, help="of each join; the median counts")
+    arguments = parser.parse_args()
     # Ray lets its workers wait for everything else on the machine: the joins in memory would not.
     os.environ.setdefault("RAY_worker_niceness", "0")
     with contextlib.ExitStack() as stack:
@@ -56,7 +57,7 @@ def main() -> None:
         compute = Compute(SiteConfig(name="bench", rack=1, data_dir=str(folder), cache_dir=str(folder), ray=ray_config))
         stack.callback(compute.close)
         view.write(records(arguments.rows), SET, "id")
-        results = Bench(view, compute, folder).run(arguments.rows)
+        results = Bench(view, compute, folder, arguments.runs).run(arguments.rows)
     shows = {
         "Ray Dataset.join / co-partitioned": Figure(
             value=results["Ray Dataset.join of tables in memory, s"] / results["co-partitioned join with its scan, s"],
@@ -104,12 +105,13 @@ def orders(rows: str, plan: str) -> TaskConfig:
 
 
 class Bench:
-    """The measurements, on one view and one Ray."""
+    """The measurements, on one view and one Ray. num_runs: of each."""
 
-    def __init__(self, view: View, compute: Compute, folder: Path) -> None:
+    def __init__(self, view: View, compute: Compute, folder: Path, num_runs: int) -> None:
         self.view = view
         self.compute = compute
         self.folder = folder
+        self.num_runs = num_runs
         self.results: dict[str, float] = {}
 
     def run(self, num_rows: int) -> dict[str, float]:
@@ -154,10 +156,10 @@ class Bench:
         local = {"rows": load_dataset(self.folder, "rows", task.local["rows"])}
         return self.compute.join(self.view, task, local, {}, cut=None).num_rows
 
-    def measure(self, name: str, join: Callable[[], int], num_runs: int = NUM_RUNS) -> None:
-        """Note the median of some runs."""
+    def measure(self, name: str, join: Callable[[], int], num_runs: int | None = None) -> None:
+        """Note the median of the runs."""
         seconds = []
-        for _ in range(num_runs):
+        for _ in range(num_runs or self.num_runs):
             gc.collect()
             start_s = time.perf_counter()
             num_rows = join()

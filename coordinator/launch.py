@@ -21,7 +21,7 @@ from geotrain.rpc.channels import open_channel, retry_delays_s
 
 logger = logging.getLogger(__name__)
 
-LAUNCH_DEADLINE_S = 10.0
+LAUNCH_DEADLINE_S = 30.0
 # How long a coordinator may be away before its follower gives up: the job goes on when it is back, followed or not.
 AWAY_DEADLINE_S = 300.0
 BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)

@@ -237,7 +237,8 @@ class CoordinatorService(rpc.CoordinatorServicer):
     ) -> pb.LaunchReply:
         try:
             config = config_from_json(JobConfig, request.job_json)
-            self._check_launch(config)
+            # In a thread: the first optimizer makes torch import for seconds, and agents must be heard meanwhile.
+            await asyncio.to_thread(self._check_launch, config)
         except GeotrainError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         job_id = f"{config.task.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -62,6 +64,24 @@ def simulated_cluster(
                 drain.join()
         finally:
             process.terminate()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that start whole systems go first: they mostly wait, and what is left over evens out at the end."""
+    systems = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in systems)
+
+
+def free_port() -> int:
+    """A port that stays free while the program it is for comes and goes: none that the kernel gives to who dials.
+
+    Of those, a process that dials its own host again and again sooner or later gets the very port that it dials.
+    """
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(scope="session")

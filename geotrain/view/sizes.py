@@ -1,10 +1,13 @@
 """How big the sets of the view are, as its nodes count them: estimates for whoever plans. Reads no record."""
 
+import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geotrain.errors import DataError
-from geotrain.view.connect import AerospikeError, View, refusal
+from geotrain.view.connect import AerospikeError, View
+from geotrain.view.refusals import refusal
+from geotrain.view.retry import RETRYABLE, pauses
 from geotrain.wire.info import decode_entries
 
 # What servers before and after version 7 call the bytes of a set.
@@ -22,11 +25,7 @@ def set_sizes(view: View, names: Iterable[str]) -> dict[str, SetSize]:
     """Returns the sizes of some sets. Raises DataError where one has no records, ViewError where no node answers."""
     namespace = view.config.namespace
     totals: dict[str, tuple[int, int]] = {}
-    try:
-        replies = view.client.info_all(f"sets/{namespace}", {"timeout": round(view.config.deadline_s * 1000)})
-    except AerospikeError as error:
-        raise refusal("asking the nodes for the sizes of sets", error.code, error.msg) from error
-    for _, reply in replies.values():
+    for _, reply in _ask(view, f"sets/{namespace}").values():
         for facts in decode_entries((reply or "").strip()):
             records, size = totals.get(facts["set"], (0, 0))
             own = sum(int(facts.get(name, 0)) for name in BYTES)
@@ -39,3 +38,17 @@ def set_sizes(view: View, names: Iterable[str]) -> dict[str, SetSize]:
             raise DataError(f"set {name}: namespace {namespace} has no records of it", f"it has these sets: {known}")
         sizes[name] = SetSize(-(-records // view.num_copies), -(-size // view.num_copies))
     return sizes
+
+
+def _ask(view: View, question: str) -> dict[str, Any]:
+    """All nodes' answers. One that has died is asked in vain until the client knows that it has."""
+    for pause_s in pauses(view.config.ride_through_s):
+        try:
+            replies: dict[str, Any] = view.client.info_all(question, {"timeout": round(view.config.deadline_s * 1000)})
+            return replies
+        except AerospikeError as error:
+            last = error
+            if error.code not in RETRYABLE:
+                break
+        time.sleep(pause_s)
+    raise refusal("asking the nodes for the sizes of sets", last.code, last.msg) from last

@@ -1,30 +1,40 @@
-"""A coordinator that kills itself: `python -m tests.e2e.mortal_coordinator SET:NUMBER OVERRIDES...`.
+"""A coordinator that kills itself: `python -m tests.e2e.mortal_coordinator WHAT PATTERN NUMBER OVERRIDES...`.
 
-The real program, and a real SIGKILL, before the NUMBER-th write to that set of the view.
+The real program, and a real SIGKILL: before the NUMBER-th write to the set WHAT of the view whose key and bins match
+PATTERN; or, where WHAT is `spool`, when NUMBER updates lie in its spool and nothing else was done with the last.
 """
 
 import os
+import re
 import runpy
 import signal
 import sys
+from itertools import count
 from typing import Any
 
+from geotrain.updates.chunks import Spool
 from geotrain.view.connect import View
 
 
 def main() -> None:
-    deadly_set, number = sys.argv.pop(1).split(":")
-    left = int(number)
-    put = View.put
+    deadly, pattern, number = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
+    numbers = count(1)
+    put, finish = View.put, Spool.finish
 
-    def mortal_put(view: View, set_name: str, *arguments: Any, **options: Any) -> None:
-        nonlocal left
-        left -= set_name == deadly_set
-        if left == 0:
+    def step(what: str, *about: Any) -> None:
+        if what == deadly and re.search(pattern, str(about)) and next(numbers) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        put(view, set_name, *arguments, **options)
 
-    View.put = mortal_put  # type: ignore[method-assign]
+    def mortal_put(view: View, set_name: str, key: str, bins: dict[str, Any], **options: Any) -> None:
+        step(set_name, key, bins)
+        put(view, set_name, key, bins, **options)
+
+    def mortal_finish(spool: Spool) -> Any:
+        finished = finish(spool)
+        step("spool")
+        return finished
+
+    View.put, Spool.finish = mortal_put, mortal_finish  # type: ignore[method-assign]
     runpy.run_module("coordinator", run_name="__main__", alter_sys=True)
 
 

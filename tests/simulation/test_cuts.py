@@ -20,6 +20,9 @@ from tests.conftest import simulated_cluster
 from tests.sim.cluster.wire_client import WireClient
 from tests.simulation.cut_histories import Table, read_by_sites, rows_of
 
+# Rows that no writer touches: of the others, a scan that takes long may find none as it was at the cut.
+NUM_LEFT_ALONE = 10
+
 
 def reconciled(tables: list[Table]) -> list[Table]:
     """What the sites keep, as the coordinator decides it from fingerprints and the rows of what differs."""
@@ -73,7 +76,7 @@ def test_sites_that_scan_while_rows_are_rewritten_end_with_the_same_table(view: 
         num_writes = 0
         while not ended.is_set():
             num_writes += 1
-            view.put(name, random.randrange(120), {"n": num_writes, "m": random.getrandbits(63)})
+            view.put(name, random.randrange(NUM_LEFT_ALONE, 120), {"n": num_writes, "m": random.getrandbits(63)})
         return num_writes
 
     def scan(rack: int) -> ScannedSet:
@@ -91,4 +94,4 @@ def test_sites_that_scan_while_rows_are_rewritten_end_with_the_same_table(view: 
     drop = reconcile({site: {name: each.rows_in(listed)} for site, each in read.items()})[name]
     kept = [each.without(drop).table for each in read.values()]
     assert all(table.equals(kept[0]) for table in kept)
-    assert kept[0].num_rows > 0
+    assert kept[0].num_rows >= NUM_LEFT_ALONE

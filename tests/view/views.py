@@ -16,6 +16,7 @@ def view_config(cluster: ClusterUnderTest, **changes: Any) -> ViewConfig:
             "namespace": cluster.namespace,
             "rack": cluster.rack_ids[0] if cluster.rack_ids else 0,
             "require_strong_consistency": cluster.strong_consistency,
+            "connect_timeout_s": 20.0,  # these tests share the machine with others
             **changes,
         }
     )
