@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from coordinator import instructions
 from coordinator.events import CutReported, CutRowsListed
-from coordinator.facts import proof
+from coordinator.facts import CutFacts, proof
 from geotrain.view.cut import Digests, Rows, among
 
 
@@ -29,6 +29,17 @@ def decided(
         drop=drop,
         equal=not drop,
         fingerprints=read[first].fingerprints,
+    )
+
+
+def facts(decided: instructions.DecideCut, *, decided_s: float = 0.0) -> CutFacts:
+    """Returns what is noted of it."""
+    return CutFacts(
+        decided_s=decided_s,
+        rows=decided.rows,
+        dropped=sum(len(digests) for digests in decided.drop.values()),
+        equal=decided.equal,
+        proof=proof(decided.fingerprints),
     )
 
 

@@ -1,32 +1,85 @@
-"""Starts and stops the coordinator: view, gRPC server, job queue. Knows no round."""
+"""Starts and stops the coordinator: view, gRPC server, candidacy. Knows no round."""
 
 import asyncio
 import contextlib
 import logging
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
+import torch
+
+from coordinator import http
+from coordinator.candidate import Candidate
 from coordinator.config import CoordinatorConfig
+from coordinator.leadership import Leadership
+from coordinator.lease import LeaseHolder
+from coordinator.reduce import OuterStep
 from coordinator.service import CoordinatorService
 from geotrain.errors import ConfigError
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import new_server
+from geotrain.rpc.memory import reuse_freed_memory
 from geotrain.view.connect import View, connect
 
 logger = logging.getLogger(__name__)
 
 GRACE_S = 5.0
+# Calls of the view that wait, for a lost node perhaps, must not keep the lease from being renewed.
+MAX_WAITING_CALLS = 64
 
 
 def serve(config: CoordinatorConfig) -> None:
     """Answer until SIGTERM or SIGINT. Raises ViewError or ConfigError when it can't start."""
+    reuse_freed_memory()
     with connect(config.view) as view:
+        _warm_up()
         asyncio.run(_serve(config, view))
 
 
+def _warm_up() -> None:
+    """Load torch's optimizers, which takes seconds: no change of leader waits for it."""
+    OuterStep({"_target_": "torch.optim.SGD", "lr": 1.0}, {"w": torch.zeros(1)})
+
+
 async def _serve(config: CoordinatorConfig, view: View) -> None:
-    service = CoordinatorService(config, view)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING_CALLS))
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
     server = new_server()
+    address = _listen(server, config)
+    advertised = config.advertise or address
+    status = http.bind(config.http_listen)
+    holder = LeaseHolder(
+        view,
+        lease_s=config.lease_s,
+        address=advertised,
+        addresses=config.advertise_to,
+        status=http.found_at(status, advertised),
+    )
+    leadership = Leadership(holder.owner, config.lease_s, now_s=time.monotonic())
+    service = CoordinatorService(config, view, leadership)
     rpc.add_CoordinatorServicer_to_server(service, server)
+    await server.start()
+    logger.info("coordinator ready at %s, view %s (%s)", address, config.view.namespace, view.consistency)
+    async with http.serving(status, http.Pages(config, view, service, advertised)):
+        standing = asyncio.create_task(Candidate(leadership, holder, service.lead).run())
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait([standing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if standing.done():
+            standing.result()  # it runs until it is cancelled: a bug of ours, which must not leave a deaf daemon
+        standing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await standing
+    await server.stop(GRACE_S)
+    logger.info("coordinator stopped; unfinished jobs go on with the next leader")
+
+
+def _listen(server: grpc.aio.Server, config: CoordinatorConfig) -> str:
+    """Bind the configured address; returns it with the port that it got."""
     try:
         port = server.add_insecure_port(config.listen)
     except RuntimeError:
@@ -36,20 +89,4 @@ async def _serve(config: CoordinatorConfig, view: View) -> None:
             f"listen: {config.listen} can't be bound, another process has the port or the address is not ours",
             "Stop that process, or choose another with listen=HOST:PORT.",
         )
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await service.recover()  # before anyone is answered: a follower of an unfinished job must find it
-    await server.start()
-    host = config.listen.rpartition(":")[0]
-    logger.info("coordinator ready at %s:%d, view %s (%s)", host, port, config.view.namespace, view.consistency)
-    jobs = asyncio.create_task(service.run_jobs())
-    stopping = asyncio.create_task(stopped.wait())
-    await asyncio.wait([jobs, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if jobs.done():
-        jobs.result()  # it runs until it is cancelled: a bug of ours, which must not leave a deaf daemon
-    jobs.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await jobs
-    await server.stop(GRACE_S)
-    logger.info("coordinator stopped; unfinished jobs go on when it starts again")
+    return f"{config.listen.rpartition(':')[0]}:{port}"

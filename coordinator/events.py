@@ -38,7 +38,7 @@ class SitePrepared:
 
 @dataclass(frozen=True, slots=True)
 class SiteFailed:
-    """The site can't take part in this phase, and says why. round: None where it is not of a round."""
+    """The site can't do what it was asked, and says why. round: 0 while localizing, None where it can't run the job."""
 
     site: str
     reason: str
@@ -92,6 +92,16 @@ class LocalizedPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseAsked:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     pass
 
@@ -107,5 +117,7 @@ Event = (
     | UpdateArrived
     | Published
     | LocalizedPublished
+    | PauseAsked
+    | CancelAsked
     | Tick
 )

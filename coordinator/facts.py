@@ -6,7 +6,7 @@ Times are in seconds since the Unix epoch. A round 0 that is committed is the fi
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from geotrain.view.cut import Fingerprints
@@ -32,17 +32,22 @@ class CutFacts:
 class CommitFacts:
     """A round as it was committed: its state, and whose updates are in it.
 
-    bytes_up, bytes_down: of all sites in this round, as counted by the coordinator that committed it.
+    bytes_up, bytes_down: of all sites in this round, as counted by the coordinator that committed it. phases_s: seconds
+    by phase since the round before, in that coordinator. absent: the job's sites that are not in it, and why.
+    staleness: of the updates that came late, how many rounds after their own.
     """
 
     committed_s: float
     version: int
-    weights: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
     reason: str = ""
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    staleness: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +98,24 @@ class LocalizedFacts:
 class JobFacts:
     """A job. rounds: from round 0, all but perhaps the last committed. localized: by site.
 
-    status: queued, running, finished or failed; reason, ended_s: of an end.
+    config_sha256: of the configuration that it was launched with.
+    status: queued, running, paused, finished, failed or cancelled, since since_s; reason: of a pause or an end;
+    ended_s: of an end.
     """
 
+    config_sha256: str = ""
     status: str = "queued"
     reason: str = ""
+    since_s: float = 0.0
     launched_s: float = 0.0
     ended_s: float = 0.0
     rounds: tuple[RoundFacts, ...] = ()
     localized: Mapping[str, LocalizedFacts] = field(default_factory=dict)
+
+    def with_round(self, noted: RoundFacts) -> "JobFacts":
+        """The same, with this round in the place of what was known of it."""
+        others = [past for past in self.rounds if past.round != noted.round]
+        return replace(self, rounds=tuple(sorted([*others, noted], key=lambda past: past.round)))
 
     @property
     def committed(self) -> tuple[RoundFacts, ...]:

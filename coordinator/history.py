@@ -1,5 +1,6 @@
 """What those who follow a job are told of what the ledger knows: the same now as after a restart. Pure."""
 
+import math
 from collections.abc import Iterator
 
 from coordinator.config import JobConfig
@@ -19,7 +20,7 @@ def told(facts: JobFacts, config: JobConfig, *, consistency: str, num_racks: int
     for localized in sorted(facts.localized.values(), key=lambda facts: facts.committed_s):
         yield localized_event(localized, config.task.name)
     if facts.ended_s:
-        ended = pb.JobEnded(finished=facts.status == "finished", reason=facts.reason)
+        ended = pb.JobEnded(status=facts.status, reason=facts.reason)
         yield pb.JobEvent(time_s=facts.ended_s, ended=ended)
 
 
@@ -51,3 +52,34 @@ def localized_event(facts: LocalizedFacts, model: str) -> pb.JobEvent:
         metrics=facts.metrics,
     )
     return pb.JobEvent(time_s=facts.committed_s, localized=event)
+
+
+def describe(event: pb.JobEvent) -> str | None:
+    """One line for people, for the events worth one."""
+    match event.WhichOneof("body"):
+        case "started":
+            return f"job {event.job}: {event.started.rounds} rounds at {', '.join(event.started.sites)}"
+        case "cut":
+            agreement = "equal everywhere" if event.cut.equal else f"{event.cut.dropped} rows dropped"
+            return f"round {event.cut.round}: cut of {event.cut.rows} rows, {agreement}"
+        case "round":
+            loss = ", ".join(f"{site} {value:.4f}" for site, value in sorted(event.round.loss.items()))
+            return f"round {event.round.round}: committed as version {event.round.version}, loss {loss}"
+        case "localized":
+            metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(event.localized.metrics.items()))
+            return f"{event.localized.state}: {event.localized.rows} rows, {metrics}"
+        case "ended":
+            return f"job {event.ended.status}: {event.ended.reason}"
+    return None
+
+
+def line(event: pb.JobEvent) -> str:
+    """One line for people, also for what passes: where a phase or a site stands."""
+    match event.WhichOneof("body"):
+        case "phase":
+            return f"round {event.phase.round} {event.phase.phase}: {event.phase.reason}"
+        case "site":
+            progress = event.site.progress
+            loss = "" if math.isnan(progress.loss) else f", loss {progress.loss:.4f}"
+            return f"{event.site.site}: {progress.phase}" + (f" round {progress.round}" * bool(progress.round)) + loss
+    return describe(event) or ""

@@ -4,7 +4,7 @@ sites: those that are asked, in the order of their names.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coordinator.events import UpdateArrived
 from geotrain.tasks.features import Statistics
@@ -18,9 +18,10 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class ScanCut:
+    """At the moment of the round's cut: what the ledger says, or now where the round is not in it yet."""
+
     sites: tuple[str, ...]
     round: int
-    until_ns: int
     base_version: int
 
 
@@ -63,12 +64,23 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class PublishRound:
-    """updates: in the order of the sites' names, whatever the order of arrival."""
+    """updates: in the order of the sites' names, whatever the order of arrival. phases_s: seconds by phase since the
+    round before. absent: why a site is not in it. oldest: the earliest round whose updates are taken after this one."""
 
     round: int
     base_version: int
     updates: tuple[UpdateArrived, ...]
-    seconds: float
+    reason: str
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    oldest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DropUpdate:
+    """The update is in no state and will be in none."""
+
+    update: UpdateArrived
     reason: str
 
 
@@ -85,9 +97,22 @@ class PublishLocalized:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    finished: bool
+class Suspend:
+    """Stop here, to go on from the ledger when the job is resumed."""
+
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """status: finished, failed or cancelled."""
+
+    status: str
+    reason: str
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
 
 
 Instruction = (
@@ -100,6 +125,8 @@ Instruction = (
     | Train
     | PublishRound
     | Localize
+    | DropUpdate
     | PublishLocalized
+    | Suspend
     | End
 )

@@ -1,45 +1,28 @@
 """The life of a job: events in, instructions out. Pure: no clock, no network, no store, no logging.
 
-Time is an argument, in seconds since the Unix epoch. What an event or an instruction carries for others (updates'
-paths, statistics) is passed on, never looked into. A job that was left unfinished goes on from what the ledger says of
-it; a new one is a job of which it says nothing.
+Time is an argument, in seconds of a monotonic clock: deadlines do not move when the computer's clock is set. What an
+event or an instruction carries for others (updates' paths, statistics) is passed on, never looked into. A job that was
+left unfinished goes on from what the ledger says of it; a new one is a job of which it says nothing.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
 from coordinator import cuts, events, instructions
+from coordinator.attendance import Attendance
 from coordinator.events import Event, Held
 from coordinator.facts import JobFacts, RoundFacts
 from coordinator.instructions import Instruction
-from coordinator.quorum import Outcome, decide
-from geotrain.view.cut import Cut, Digests, differing, reconcile
+from coordinator.late import Taken
+from coordinator.quorum import Decision, Outcome, decide
+from coordinator.rules import Phase, Rules
+from geotrain.view.cut import Digests, differing, reconcile
 
-
-class Phase(StrEnum):
-    GATHERING = "gathering"
-    SCANNING = "scanning"
-    RECONCILING = "reconciling"
-    SUMMARIZING = "summarizing"
-    TRAINING = "training"
-    PUBLISHING = "publishing"
-    LOCALIZING = "localizing"
-    ENDED = "ended"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The part of a job's configuration that decides."""
-
-    sites: tuple[str, ...]
-    min_sites: int
-    rounds: int
-    gather_deadline_s: float
-    phase_deadline_s: float
-    skew_margin_s: float
+# How often a round is gathered again since it lost a site that it needs, before the job is given up.
+MAX_GATHERINGS = 3
 
 
 NOTHING = JobFacts()
@@ -56,27 +39,36 @@ class Job:
         self.reason = "waiting for sites"
         self.story: deque[str] = deque(maxlen=200)
         self._committed = max((past.round for past in facts.committed), default=0)
-        self._since_s = now_s
-        self._round_opened_s = now_s
+        self.since_s = now_s
+        self._attendance = Attendance(self.phase, now_s)
+        self._quorum_s: float | None = None
+        self._num_gatherings = 0
+        self._taken = Taken(rules.max_staleness, facts.committed)
         self._connected: set[str] = set()
+        # Members of the round that hung up in it, and have not come back.
+        self._away: set[str] = set()
+        # Those of them that are connected again, and have not said yet what they still have of the round.
+        self._returning: set[str] = set()
         self._prepared: dict[str, events.SitePrepared] = {}
-        self._failures: dict[str, str] = {}
         self._cut_reports: dict[str, events.CutReported] = {}
         # Sites whose own state is published, or about to be.
         self._localized: set[str] = set(facts.localized)
-        # The round whose cut is still needed: the open one, or the last one while sites localize.
-        self._left: RoundFacts | None = facts.open_round
+        # The round whose cut is needed: the open one, or the last one while sites localize. The ledger has its moment.
+        self._open: RoundFacts | None = facts.open_round
         if self._committed == rules.rounds:
-            self._left = facts.rounds[-1]
+            self._open = facts.rounds[-1]
+        # The same, where it is to be taken up again once the sites are gathered.
+        self._left = self._open
         self._proof: Mapping[str, str] | None = None
         self._expected: set[str] = set(facts.open_round.sites if facts.open_round else rules.sites)
         # Sites that have done before what others are asked in this phase.
         self._done: set[str] = set(facts.localized)
         self._reports: dict[str, Any] = {}
+        self._judge(now_s)
 
     def handle(self, event: Event, *, now_s: float) -> list[Instruction]:
         """Take one event; return what is to be done, in this order."""
-        if self.phase is Phase.ENDED:
+        if self.phase in (Phase.ENDED, Phase.PAUSED):
             return []
         if not isinstance(event, events.Tick):
             self.story.append(
@@ -89,40 +81,99 @@ class Job:
         match event:
             case events.SiteJoined(site) if site in self.rules.sites:
                 self._connected.add(site)
+                if site in self._away and self.phase in (Phase.TRAINING, Phase.LOCALIZING):
+                    # It may train all the while, and answers when it is done: slow is not dead.
+                    self._returning.add(site)
+                    self._expected.add(site)
                 return [instructions.Prepare(site)]
             case events.SiteLeft(site, reason):
                 self._connected.discard(site)
                 self._prepared.pop(site, None)
+                may_return = site in self._expected
                 self._lose(site, reason)
-            case events.SiteFailed(site, reason, number) if number in (None, self.round):
+                self._away |= {site} if may_return else set()
+            case events.SiteFailed(site, reason, number) if number is None or self._concerns_now(number):
                 # It may answer the next round's cut again, unless it never accepted the task.
                 self._lose(site, reason)
             case events.SitePrepared(site) if site in self._connected:
                 self._prepared[site] = event
-                self._failures.pop(site, None)
+                self._away.discard(site)
+                self._attendance.returned(site)
+                if self.phase is Phase.GATHERING and (self._left is None or site in self._members()):
+                    self._expected.add(site)
                 self._report(Phase.GATHERING, site, event)
-                return self._readmit(site)
+                return [*self._readmit(site, now_s), *self._ask_late(event)]
             case events.CutReported(site=site, round=self.round):
                 self._report(Phase.SCANNING, site, event)
             case events.CutRowsListed(site=site, round=self.round):
                 self._report(Phase.RECONCILING, site, event)
             case events.StatisticsReported(site=site):
                 self._report(Phase.SUMMARIZING, site, event)
-            case events.UpdateArrived(site=site, round=self.round):
-                self._report(Phase.TRAINING, site, event)
-            case events.UpdateArrived(site=site, round=0) if self._awaits(Phase.LOCALIZING, site):
-                if site not in self._localized:
-                    self._localized.add(site)
-                    return [instructions.PublishLocalized(event, self.base_version)]
+            case events.UpdateArrived(round=0):
+                return self._localized_arrived(event)
+            case events.UpdateArrived():
+                return self._update_arrived(event)
             case events.LocalizedPublished(site):
                 self._report(Phase.LOCALIZING, site, event)
             case events.Published(version) if self.phase is Phase.PUBLISHING:
                 return self._published(version, now_s)
+            case events.PauseAsked(reason):
+                self.phase, self.reason = Phase.PAUSED, reason
+                return [instructions.Suspend(reason)]
+            case events.CancelAsked(reason):
+                return self._end("cancelled", reason)
         return []
+
+    def refusal(self, site: str, trained: int) -> str:
+        """Why an update of this site for round `trained` is not taken, whatever is in it; "" where it is."""
+        if site not in self.rules.sites:
+            return f"site {site} takes no part in this job"
+        if trained == 0:
+            return f"the localized state of {site} is published already" if site in self._localized else ""
+        if self._committed == self.rules.rounds:
+            return f"round {trained} is committed, and so is the last one"
+        return self._taken.refusal(site, trained, self._next_commit)
+
+    @property
+    def _next_commit(self) -> int:
+        """The round that is open, or the one that opens next."""
+        return max(self.round, self._committed + 1)
+
+    def _update_arrived(self, update: events.UpdateArrived) -> list[Instruction]:
+        if reason := self.refusal(update.site, update.round):
+            return [instructions.DropUpdate(update, reason)]
+        if update.round == self.round and self.phase is Phase.TRAINING and update.site in self._members():
+            before = self._reports.setdefault(update.site, update)
+        elif update.round < self._next_commit:
+            before = self._taken.waiting.setdefault(update.site, update)
+        else:  # it is asked for again
+            return []
+        return [instructions.DropUpdate(update, "it came twice")] if before.path != update.path else []
+
+    def _localized_arrived(self, update: events.UpdateArrived) -> list[Instruction]:
+        if not self._awaits(Phase.LOCALIZING, update.site) or update.site in self._localized:
+            return []
+        self._localized.add(update.site)
+        return [instructions.PublishLocalized(update, self.base_version)]
+
+    def _ask_late(self, prepared: events.SitePrepared) -> list[Instruction]:
+        """Have a site send the update that it holds of an earlier round, where that is still taken."""
+        held = prepared.held
+        if held is None or not 0 < held.round < self._next_commit or self.refusal(prepared.site, held.round):
+            return []
+        return [instructions.Train((prepared.site,), held.round, held.base_version)]
+
+    def _concerns_now(self, number: int) -> bool:
+        """Whether what became of this round's work, 0 of localizing, is of the phase: while sites gather, it is not."""
+        if self.phase is Phase.LOCALIZING:
+            return number == 0
+        return self.phase is not Phase.GATHERING and self._committed < number == self.round
 
     def _lose(self, site: str, reason: str) -> None:
         if site in self.rules.sites:
-            self._failures[site] = reason
+            self._attendance.lost(site, reason)
+        self._away.discard(site)
+        self._returning.discard(site)
         # While gathering, a site that has left may come back before the deadline; one that refused will not.
         if self.phase is not Phase.GATHERING or site in self._connected:
             self._expected.discard(site)
@@ -140,21 +191,13 @@ class Job:
 
     def _go_on(self, now_s: float) -> list[Instruction]:
         """Close the phase if it can be closed."""
-        if self.phase in (Phase.PUBLISHING, Phase.ENDED):
+        if self.phase in (Phase.PUBLISHING, Phase.PAUSED, Phase.ENDED):
             return []
-        gathering = self.phase is Phase.GATHERING
-        decision = decide(
-            reported=self._reports.keys() | self._done,
-            expected=self._expected | self._done,
-            waited_s=now_s - self._since_s,
-            min_sites=self.rules.min_sites,
-            deadline_s=self._gather_deadline_s() if gathering else self.rules.phase_deadline_s,
-        )
-        self.reason = decision.reason
+        decision = self._judge(now_s)
         if decision.outcome is Outcome.WAIT:
             return []
         if decision.outcome is Outcome.ABANDON:
-            return self._end(False, self._with_failures(f"{self.phase} abandoned: {decision.reason}"))
+            return self._end("failed", self._attendance.with_failures(f"{self.phase} abandoned: {decision.reason}"))
         close: dict[Phase, Callable[[float, str], list[Instruction]]] = {
             Phase.GATHERING: self._gathered,
             Phase.SCANNING: self._compare,
@@ -165,12 +208,35 @@ class Job:
         }
         return close[self.phase](now_s, decision.reason)
 
+    def _judge(self, now_s: float) -> Decision:
+        gathering = self.phase is Phase.GATHERING
+        reported = self._reports.keys() | self._done
+        if len(reported) < self.rules.min_sites:
+            self._quorum_s = None
+        elif self._quorum_s is None:
+            self._quorum_s = now_s
+        decision = decide(
+            reported=reported,
+            expected=self._expected | self._done,
+            waited_s=now_s - self.since_s,
+            min_sites=self.rules.min_sites,
+            deadline_s=self._gather_deadline_s() if gathering else self.rules.phase_deadline_s,
+            away=self._away,
+            quorum_waited_s=0.0 if self._quorum_s is None else now_s - self._quorum_s,
+            grace_s=math.inf if gathering else self.rules.grace_s,
+        )
+        self.reason = decision.reason
+        return decision
+
     def _gather_deadline_s(self) -> float:
         # What a site was asked before it lost its coordinator may still be under way; it answers after that.
         return self.rules.gather_deadline_s + (self.rules.phase_deadline_s if self._left else 0)
 
     def _enter(self, phase: Phase, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> tuple[str, ...]:
-        self.phase, self._since_s, self._expected, self._done, self._reports = phase, now_s, set(sites), set(done), {}
+        self.phase, self.since_s, self._expected, self._done, self._reports = phase, now_s, set(sites), set(done), {}
+        self._attendance.entered(phase, now_s)
+        self._quorum_s, self._returning = None, set()
+        self._judge(now_s)
         return tuple(sorted(sites))
 
     def _gathered(self, now_s: float, reason: str) -> list[Instruction]:
@@ -178,26 +244,27 @@ class Job:
             left, self._left = self._left, None
             return self._take_up(left, now_s)
         self.round += 1
-        self._round_opened_s = now_s
-        return self._scan(Cut.before(now_s, self.rules.skew_margin_s), set(self._prepared), now_s)
+        self._attendance.opened()
+        self._away, self._num_gatherings = set(), 0
+        return self._scan(set(self._prepared), now_s)
 
     def _take_up(self, left: RoundFacts, now_s: float) -> list[Instruction]:
         """Go on in a round that another coordinator left: the same cut, the same base, nothing done twice."""
-        self._round_opened_s = left.opened_s
-        members = self._prepared.keys() if left.commit else self._prepared.keys() & set(left.sites)
-        sites = members - self._localized
+        sites = (self._prepared.keys() & self._members()) - self._localized
         able = {site for site in sites if self._can_answer(site)}
         if self.base_version and sites == able:
             return self._ask(able, now_s)
         if self.base_version and able and left.cut:
             self._proof = {} if left.cut.dropped else left.cut.proof
-            return self._scan(Cut(left.until_ns), sites - able, now_s, done=able | self._localized)
-        return self._scan(Cut(left.until_ns), sites, now_s, done=self._localized)
+            return self._scan(sites - able, now_s, done=able | self._localized)
+        return self._scan(sites, now_s, done=self._localized)
 
-    def _scan(self, cut: Cut, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> list[Instruction]:
+    def _scan(self, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> list[Instruction]:
         self._cut_reports = {}
         asked = self._enter(Phase.SCANNING, sites, now_s, done=done)
-        return [instructions.ScanCut(asked, self.round, cut.until_ns, self.base_version)]
+        if self._open is None or self._open.round != self.round:
+            self._open = RoundFacts(round=self.round, sites=asked)
+        return [instructions.ScanCut(asked, self.round, self.base_version)]
 
     def _can_answer(self, site: str) -> bool:
         """Whether the site needs no cut to answer what this round asks: it holds the update, or the cut itself."""
@@ -205,15 +272,38 @@ class Job:
         prepared = self._prepared[site]
         return prepared.held == Held(number, self.base_version) or prepared.cut_round == self.round
 
-    def _readmit(self, site: str) -> list[Instruction]:
-        """Take a site back that was away for a moment, if its part in the round is not lost by that."""
-        missed = site not in self._expected | self._reports.keys() | self._localized
-        if not missed or self.phase not in (Phase.TRAINING, Phase.LOCALIZING) or not self._can_answer(site):
+    def _readmit(self, site: str, now_s: float) -> list[Instruction]:
+        """Take a site back that was away for a moment, if its part in the round is not lost by that, or is needed."""
+        expected = self._expected - self._returning
+        self._returning.discard(site)
+        if self.phase in (Phase.GATHERING, Phase.PUBLISHING) or site in (
+            expected | self._reports.keys() | self._done | self._localized
+        ):
             return []
+        if self.phase not in (Phase.TRAINING, Phase.LOCALIZING) or not self._can_answer(site):
+            self._expected.discard(site)
+            too_few = len(self._expected | self._reports.keys() | self._done) < self.rules.min_sites
+            return self._gather_again(now_s) if too_few and site in self._members() else []
         self._expected.add(site)
+        self._attendance.readmitted(site)
         if self.phase is Phase.TRAINING:
             return [instructions.Train((site,), self.round, self.base_version)]
         return [instructions.Localize((site,), self.base_version)]
+
+    def _members(self) -> Set[str]:
+        """The sites that may take part in the open round; once all are committed, all sites may localize."""
+        assert self._open is not None
+        return set(self._open.sites if self._committed < self.round else self.rules.sites)
+
+    def _gather_again(self, now_s: float) -> list[Instruction]:
+        """Go on in the open round as if its coordinator had been lost: it needs a site that has lost its part in it."""
+        self._num_gatherings += 1
+        if self._num_gatherings > MAX_GATHERINGS:
+            reason = f"{self.phase} abandoned: round {self.round} was gathered {MAX_GATHERINGS} times again"
+            return self._end("failed", self._attendance.with_failures(reason))
+        self._left, self._prepared = self._open, {}
+        self._enter(Phase.GATHERING, self._members() - self._localized, now_s, done=self._localized)
+        return [instructions.Prepare(site) for site in sorted(self._connected)]
 
     def _compare(self, now_s: float, reason: str) -> list[Instruction]:
         if self._proof is not None:
@@ -231,7 +321,8 @@ class Job:
         able = self._done - self._localized
         same = cuts.same_as(known, self._reports)
         for site in sorted(self._reports.keys() - same):
-            self._failures[site] = f"the rows of round {self.round}'s cut can't be read again: they were written since"
+            reason = f"the rows of round {self.round}'s cut can't be read again: they were written since"
+            self._attendance.lost(site, reason)
         decided = [cuts.decided(same, self._reports, {}, {})] if same else []
         return [*decided, *self._ask(same | able, now_s)]
 
@@ -241,6 +332,8 @@ class Job:
     def _cut_decided(self, drop: Mapping[str, Digests], now_s: float) -> list[Instruction]:
         members = set(self._reports)
         decided = cuts.decided(members, self._cut_reports, self._reports, drop)
+        assert self._open is not None
+        self._open = replace(self._open, cut=cuts.facts(decided))
         if self.base_version == 0:
             return [decided, instructions.AskStatistics(self._enter(Phase.SUMMARIZING, members, now_s), self.round)]
         return [decided, *self._ask(members, now_s)]
@@ -255,12 +348,58 @@ class Job:
     def _start_model(self, now_s: float, reason: str) -> list[Instruction]:
         statistics = {site: report.statistics for site, report in sorted(self._reports.items())}
         self._enter(Phase.PUBLISHING, set(statistics), now_s)
+        self.reason = f"making the first model: {reason}"
         return [instructions.PublishInitial(statistics)]
 
     def _close_round(self, now_s: float, reason: str) -> list[Instruction]:
-        updates = tuple(self._reports[site] for site in sorted(self._reports))
+        late = self._taken.waiting
+        by_site = late | self._reports
+        updates = tuple(by_site[site] for site in sorted(by_site))
+        absent = {site: self._why_absent(site) for site in self.rules.sites if site not in by_site}
+        dropped = [
+            instructions.DropUpdate(late[site], f"a newer update of {site} is in round {self.round}")
+            for site in sorted(late.keys() & self._reports.keys())
+        ]
+        self._taken.commit(updates, self.round)
+        phases_s = self._attendance.seconds_by_phase(now_s)
         self._enter(Phase.PUBLISHING, set(self._reports), now_s)
-        return [instructions.PublishRound(self.round, self.base_version, updates, now_s - self._round_opened_s, reason)]
+        self.reason = f"publishing the mean of {len(updates)} updates: {reason}"
+        last = self.round == self.rules.rounds
+        return [
+            *dropped,
+            instructions.PublishRound(
+                self.round,
+                self.base_version,
+                updates,
+                reason,
+                phases_s=phases_s,
+                absent=absent,
+                oldest=self.round + 1 if last else self._taken.oldest(self.round + 1),
+            ),
+        ]
+
+    def _why_absent(self, site: str) -> str:
+        is_expected, is_prepared = site in self._expected, site in self._prepared
+        return self._attendance.why_absent(site, is_expected=is_expected, is_prepared=is_prepared)
+
+    def standing(self) -> dict[str, tuple[str, str]]:
+        """Where each site stands in this phase, and why.
+
+        `reported`, `asked`, `away` and may come back, `back` from there and not in the phase yet, or `out` of it.
+        """
+        found = {}
+        for site in self.rules.sites:
+            if site in self._reports.keys() | self._done or (self.phase is Phase.PUBLISHING and site in self._expected):
+                found[site] = ("reported", "")
+            elif site not in self._expected | self._away:
+                found[site] = ("out", self._why_absent(site))
+            elif site not in self._connected:
+                found[site] = ("away", self._attendance.failures.get(site, "it is not connected"))
+            elif site not in self._expected - self._returning:
+                found[site] = ("back", "it is back, and is asked what it still has of the round")
+            else:
+                found[site] = ("asked", "")
+        return found
 
     def _published(self, version: int, now_s: float) -> list[Instruction]:
         initial, self.base_version = self.base_version == 0, version
@@ -268,6 +407,7 @@ class Job:
         if initial:
             return self._ask(self._expected & ready, now_s)
         self._committed = self.round
+        self._attendance.committed()
         if self.round < self.rules.rounds:
             # The sites that are here go on at once, if they are enough; one that comes back joins a later round.
             enough = len(ready) >= self.rules.min_sites
@@ -278,17 +418,12 @@ class Job:
 
     def _finish(self, now_s: float, reason: str) -> list[Instruction]:
         return self._end(
-            True,
-            self._with_failures(
+            "finished",
+            self._attendance.with_failures(
                 f"{self.rules.rounds} rounds, localized at {', '.join(sorted(self._reports.keys() | self._done))}"
             ),
         )
 
-    def _end(self, finished: bool, reason: str) -> list[Instruction]:
+    def _end(self, status: str, reason: str) -> list[Instruction]:
         self.phase, self.reason = Phase.ENDED, reason
-        return [instructions.End(finished, reason)]
-
-    def _with_failures(self, reason: str) -> str:
-        if not self._failures:
-            return reason
-        return f"{reason} ({'; '.join(f'{site}: {why}' for site, why in sorted(self._failures.items()))})"
+        return [instructions.End(status, reason)]

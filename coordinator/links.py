@@ -11,13 +11,22 @@ MAX_OUTGOING = 64
 
 @dataclass(slots=True)
 class Link:
-    """One agent's stream. bytes_up, bytes_down: since it joined, as counted here; messages and updates."""
+    """One agent's stream. bytes_up, bytes_down: since it joined, as counted here; messages and updates.
+
+    is_heard: whether anything came since that was last asked. overrun: it does not read what it is sent.
+    """
 
     site: str
     outgoing: asyncio.Queue[pb.ToAgent] = field(default_factory=lambda: asyncio.Queue(MAX_OUTGOING))
-    overrun: asyncio.Event = field(default_factory=asyncio.Event)
+    is_heard: bool = False
+    overrun: bool = False
     bytes_up: int = 0
     bytes_down: int = 0
+
+    def received(self, num_bytes: int) -> None:
+        """Note what came from the agent: by this stream, or as a part of an update, which may fill the whole line."""
+        self.bytes_up += num_bytes
+        self.is_heard = True
 
     def send(self, message: pb.ToAgent) -> None:
         """Queue a message for the agent. Never blocks."""
@@ -25,7 +34,7 @@ class Link:
         try:
             self.outgoing.put_nowait(message)
         except asyncio.QueueFull:
-            self.overrun.set()
+            self.overrun = True
 
 
 class Links(dict[str, Link]):

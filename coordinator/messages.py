@@ -1,11 +1,15 @@
-"""An agent's messages as what they mean to a job's state machine. Pure: knows no stream."""
+"""An agent's messages as what they mean to a job's state machine, and what that asks of agents as messages. Pure."""
 
 from typing import Any
 
 import numpy as np
 
-from coordinator import events
+from coordinator import events, instructions
+from coordinator.config import JobConfig
 from coordinator.events import Event
+from coordinator.facts import RoundFacts
+from coordinator.instructions import Instruction
+from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Statistics
 from geotrain.view.cut import Rows
@@ -24,7 +28,7 @@ def to_event(site: str, kind: str, body: Any, task: TaskConfig) -> Event | None:
             held = events.Held(body.held.round, body.held.base_version) if body.HasField("held") else None
             return events.SitePrepared(site, held, body.cut_round)
         case "failed":
-            return events.SiteFailed(site, body.reason, body.round or None)
+            return events.SiteFailed(site, body.reason, None if body.asked == "prepare" else body.round)
         case "cut_report":
             return events.CutReported(
                 site,
@@ -53,3 +57,53 @@ def to_event(site: str, kind: str, body: Any, task: TaskConfig) -> Event | None:
                 raise ValueError("statistics of other features than the task's")
             return events.StatisticsReported(site, statistics)
     return None
+
+
+def sites_of(instruction: Instruction) -> tuple[str, ...]:
+    """The sites that are to be told of an instruction that is a message."""
+    if isinstance(instruction, instructions.Prepare):
+        return (instruction.site,)
+    return getattr(instruction, "sites", ())
+
+
+def to_message(job: str, instruction: Instruction, config: JobConfig) -> pb.ToAgent | None:
+    """The message that asks it of agents; None for what asks nothing of them, or needs more than it says."""
+    match instruction:
+        case instructions.Prepare():
+            return pb.ToAgent(prepare=pb.Prepare(job=job, task_json=config.task.to_json(), seed=config.seed))
+        case instructions.ListCutRows(_, number, partitions):
+            listed = [pb.SetPartitions(set=name, partitions=pids) for name, pids in partitions.items()]
+            return pb.ToAgent(list_cut_rows=pb.ListCutRows(job=job, round=number, sets=listed))
+        case instructions.DecideCut():
+            drop = [
+                pb.SetDigests(set=name, digests=np.ascontiguousarray(digests).tobytes())
+                for name, digests in instruction.drop.items()
+            ]
+            return pb.ToAgent(cut_decided=pb.CutDecided(job=job, round=instruction.round, drop=drop))
+        case instructions.AskStatistics(_, number):
+            return pb.ToAgent(report_statistics=pb.ReportStatistics(job=job, round=number))
+        case instructions.Train(_, number, base_version):
+            return pb.ToAgent(train=pb.Train(job=job, round=number, base_version=base_version))
+        case instructions.Localize(_, base_version):
+            return pb.ToAgent(localize=pb.Localize(job=job, base_version=base_version, rounds=config.rounds))
+    return None
+
+
+def scan_message(job: str, opened: RoundFacts) -> pb.ToAgent:
+    """What asks sites for the cut of a round."""
+    return pb.ToAgent(scan_cut=pb.ScanCut(job=job, round=opened.round, until_ns=opened.until_ns))
+
+
+def committed_message(job: str, site: str, published: instructions.PublishRound, version: int) -> pb.ToAgent:
+    """What a site is told of a committed round: whether its update is in it."""
+    counted = next((update.round for update in published.updates if update.site == site), 0)
+    return pb.ToAgent(
+        round_committed=pb.RoundCommitted(
+            job=job,
+            round=published.round,
+            version=version,
+            counted=counted,
+            oldest=published.oldest,
+            reason=published.absent.get(site, ""),
+        )
+    )

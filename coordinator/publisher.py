@@ -4,12 +4,11 @@ A state counts from when the ledger says so: tensors, manifest, ledger, alias, i
 between and does the same again ends with the same version.
 """
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -17,14 +16,18 @@ import torch
 from coordinator.config import JobConfig
 from coordinator.events import UpdateArrived
 from coordinator.facts import JobFacts, LocalizedFacts, RoundFacts
+from coordinator.late import weights
 from coordinator.ledger import Ledger
 from coordinator.reduce import OuterStep, weighted_mean
+from geotrain.errors import ConfigError, GeotrainError, UpdateRefused
+from geotrain.states.heads import fence, move_alias
 from geotrain.states.lookup import ModelLookup
-from geotrain.states.publish import move_alias, write_state
+from geotrain.states.publish import Tensors, write_state
 from geotrain.tasks.features import Encoding, Statistics
 from geotrain.tasks.model import build_model
 from geotrain.updates.checks import check
-from geotrain.updates.codec import decode_file
+from geotrain.updates.chunks import is_intact
+from geotrain.updates.codec import TensorFile
 from geotrain.view.connect import View
 
 GLOBAL = "global"
@@ -34,16 +37,34 @@ def site_scope(site: str) -> str:
     return f"site/{site}"
 
 
-def weights(updates: Sequence[UpdateArrived]) -> dict[str, int]:
-    return {update.site: update.samples for update in updates}
-
-
 def metrics(updates: Sequence[UpdateArrived]) -> dict[str, dict[str, float]]:
     return {update.site: dict(update.metrics) for update in updates}
 
 
+class SpoolLost(GeotrainError):
+    """A spooled update that is not there any more, or not as it came."""
+
+
+def _lost(error: Exception) -> SpoolLost:
+    return SpoolLost(f"spool_dir lost an update: {error}", "Look at that disk; the sites send again.")
+
+
+def _check_spooled(updates: Sequence[UpdateArrived]) -> None:
+    """Raise UpdateRefused or OSError unless each is as it came."""
+    for update in updates:
+        if not is_intact(update.path):
+            raise UpdateRefused(f"{update.path} was damaged on its disk")
+
+
+def _own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, to be changed in place: those that share their memory are copied."""
+    places = {name: tensor.untyped_storage().data_ptr() for name, tensor in tensors.items()}
+    shared = Counter(places.values())
+    return {name: tensor.clone() if shared[places[name]] > 1 else tensor for name, tensor in tensors.items()}
+
+
 class Publisher:
-    """The states of one job.
+    """The states of one job. What fails in `reduce` leaves the model between two states: `restore` it then.
 
     model: the newest global state. state_bytes: written for states so far.
     """
@@ -59,22 +80,35 @@ class Publisher:
         self._metadata: dict[str, str] = {}
         self._outer: OuterStep | None = None
         self._cut: dict[str, str] = {}
-        config_json = json.dumps(asdict(config), sort_keys=True)
-        self._config_hash = hashlib.sha256(config_json.encode()).hexdigest()
+        self._config_sha256 = ""
+
+    def settle(self, facts: JobFacts) -> None:
+        """Keep leaders before this one from publishing, and finish what they began behind a commit."""
+        scopes = {GLOBAL: facts.version} | {site_scope(site): past.version for site, past in facts.localized.items()}
+        if max((past.round for past in facts.committed), default=0) == self._config.rounds:
+            scopes |= {site_scope(site): 0 for site in self._config.sites if site not in facts.localized}
+        for scope, version in scopes.items():
+            if version:
+                self._move_alias(scope, version)
+            else:
+                fence(self._view, self._config.task.name, scope, epoch=self._ledger.epoch)
 
     def restore(self, facts: JobFacts) -> None:
-        """Go on from the newest committed state, and finish what was begun behind its commit."""
-        for site, localized in facts.localized.items():
-            move_alias(self._view, self._config.task.name, site_scope(site), localized.version)
+        """Go on from the newest committed state. Raises ConfigError where it was made with another configuration."""
+        self._config_sha256 = facts.config_sha256
         if not facts.version:
             return
-        move_alias(self._view, self._config.task.name, GLOBAL, facts.version)
         lookup = ModelLookup(self._view, self._config.task.name)
         state = lookup.at(facts.version)
-        self.model = {name: tensor.clone() for name, tensor in state.tensors.items()}
+        if state.manifest.lineage["config_sha256"] != facts.config_sha256:
+            raise ConfigError(
+                f"job {self._job}: its configuration was changed since version {facts.version} was made with it",
+                "Cancel it, and launch what has changed as a new job.",
+            )
+        self.model = _own(state.tensors)
         self._metadata = dict(state.manifest.metadata)
         self._outer = OuterStep(self._config.strategy.outer, self.model)
-        self._outer.restore(lookup.resume(state.manifest))
+        self._outer.restore(_own(lookup.resume(state.manifest)))
 
     def use_cut(self, facts: RoundFacts) -> None:
         """Note which data the states from here on are made of. The round's cut must have been decided."""
@@ -93,43 +127,66 @@ class Publisher:
         encoding = Encoding.from_statistics(merged, self._config.task)
         torch.manual_seed(self._config.seed)
         model = build_model(self._config.task, encoding, self._allowed)
-        self.model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.model = _own(model.state_dict())
         self._metadata = {"encoding": encoding.to_json(), "task": self._config.task.to_json()}
         self._outer = OuterStep(self._config.strategy.outer, self.model)
-        return self._write(GLOBAL, self.model, {"round": 0}, self._outer.state())
+        return self._write(GLOBAL, self.model.items(), {"round": 0}, self._outer.state())
 
     def reduce(self, number: int, updates: Sequence[UpdateArrived]) -> int:
-        """Write the next model. Returns its version, which is to be committed."""
+        """Write the next model. Returns its version, which is to be committed. Raises SpoolLost."""
         assert self._outer is not None
-        mean = weighted_mean([(update.samples, decode_file(update.path)) for update in updates])
-        self.model = self._outer.step(self.model, mean)
-        lineage = {"round": number, "weights": weights(updates), "metrics": metrics(updates)}
-        return self._write(GLOBAL, self.model, lineage, self._outer.state())
+        weight = weights(updates, number, self._config.strategy.staleness_discount)
+        lineage = {"round": number, "weights": weight, "metrics": metrics(updates)}
+        try:
+            _check_spooled(updates)
+            with ExitStack() as files:
+                opened = [(weight[update.site], files.enter_context(TensorFile(update.path))) for update in updates]
+                return self._write(GLOBAL, self._moved(self._outer, opened), lineage, self._outer.state())
+        except (UpdateRefused, OSError) as error:  # it was fit when it came
+            raise _lost(error) from None
+
+    def _moved(
+        self, outer: OuterStep, updates: Sequence[tuple[float, TensorFile]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of the next model, each as soon as it has taken its step."""
+        for name, tensor in self.model.items():
+            if tensor.is_floating_point():
+                outer.step(name, weighted_mean(updates, name))
+            yield name, tensor
 
     def commit(self, facts: RoundFacts) -> None:
         """From here on the round is committed, and its state the newest."""
         assert facts.commit is not None
         self._ledger.round(facts)
-        move_alias(self._view, self._config.task.name, GLOBAL, facts.commit.version)
+        self._move_alias(GLOBAL, facts.commit.version)
 
     def localized(self, update: UpdateArrived, base_version: int) -> LocalizedFacts:
-        """Publish a site's own state. What the site did not adapt is the global model's, and stored once."""
-        tensors = self.model | decode_file(update.path)
+        """Publish a site's own state. What the site did not adapt is the global model's, and stored once.
+
+        Raises SpoolLost.
+        """
         scope = site_scope(update.site)
         measured = dict(update.metrics)
-        version = self._write(scope, tensors, {"base_version": base_version, "metrics": measured}, {})
+        try:
+            _check_spooled([update])
+        except (UpdateRefused, OSError) as error:
+            raise _lost(error) from None
+        with TensorFile(update.path) as file:
+            tensors = ((name, file.tensor(name) if name in file.entries else kept) for name, kept in self.model.items())
+            version = self._write(scope, tensors, {"base_version": base_version, "metrics": measured}, ())
         facts = LocalizedFacts(
             site=update.site, committed_s=time.time(), version=version, samples=update.samples, metrics=measured
         )
         self._ledger.localized(facts)
-        move_alias(self._view, self._config.task.name, scope, version)
+        self._move_alias(scope, version)
         return facts
 
     def check_update(self, path: Path, *, whole: bool) -> None:
         """Raise UpdateRefused unless the spooled update may enter the mean."""
         max_norm = self._config.strategy.max_update_norm if whole else math.inf  # a localized state is no difference
         like = {name: tensor for name, tensor in self.model.items() if tensor.is_floating_point() or not whole}
-        check(decode_file(path), like, max_norm=max_norm, whole=whole)
+        with TensorFile(path) as file:
+            check(file, like, max_norm=max_norm, whole=whole)
 
     def release(self) -> None:
         """Let go of the model of a job that has ended."""
@@ -138,11 +195,11 @@ class Publisher:
     def _write(
         self,
         scope: str,
-        tensors: Mapping[str, torch.Tensor],
+        tensors: Tensors,
         lineage: Mapping[str, object],
-        resume: Mapping[str, torch.Tensor],
+        resume: Tensors,
     ) -> int:
-        origin = {"job": self._job, "config_sha256": self._config_hash, "consistency": self._view.consistency}
+        origin = {"job": self._job, "config_sha256": self._config_sha256, "consistency": self._view.consistency}
         written = write_state(
             self._view,
             model=self._config.task.name,
@@ -151,6 +208,10 @@ class Publisher:
             lineage={**origin, "cut": self._cut, **lineage},
             metadata=self._metadata,
             resume=resume,
+            epoch=self._ledger.epoch,
         )
         self.state_bytes += written.bytes_written
         return written.version
+
+    def _move_alias(self, scope: str, version: int) -> None:
+        move_alias(self._view, self._config.task.name, scope, version, epoch=self._ledger.epoch)

@@ -1,68 +1,74 @@
-"""Turns updates into the next model: a weighted mean in a fixed order, one outer step. Knows no store, no network."""
+"""Turns updates into the next model: a weighted mean in a fixed order, one outer step. Knows no store, no network.
 
-from collections.abc import Mapping, Sequence
+Tensor by tensor and block by block: memory grows neither with the number of updates nor with the model's size. What is
+computed for a value does not depend on where blocks begin, so the result is the same bits however it is cut.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from geotrain.errors import ConfigError
 from geotrain.tasks.targets import instantiate
+from geotrain.updates.codec import BLOCK_BYTES, TensorFile
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-def weighted_mean(updates: Sequence[tuple[int, Tensors]]) -> dict[str, torch.Tensor]:
-    """The mean of the updates weighted by their sample counts, summed in the order given.
+def weighted_mean(updates: Sequence[tuple[float, TensorFile]], name: str) -> torch.Tensor:
+    """The mean of one tensor over the updates, summed in the order given; at least in single precision.
 
-    updates: (samples, tensors) of each site; samples is at least 1. All have the same names and shapes.
+    updates: (weight, file) of each site, all with a tensor of this name, shape and type; weights are over 0.
     """
-    total = sum(samples for samples, _ in updates)
-    mean: dict[str, torch.Tensor] = {}
-    for samples, tensors in updates:
-        for name, tensor in tensors.items():
-            part = tensor * (samples / total)
-            mean[name] = mean[name].add_(part) if name in mean else part
-    return mean
+    total = sum(weight for weight, _ in updates)
+    entry = updates[0][1].entries[name]
+    mean = torch.zeros(entry.num_values, dtype=torch.promote_types(entry.dtype, torch.float32))
+    buffer = torch.empty(BLOCK_BYTES // entry.dtype.itemsize, dtype=entry.dtype)
+    for start in range(0, len(mean), len(buffer)):
+        part = mean[start : start + len(buffer)]
+        for weight, file in updates:
+            block = file.read(name, start, buffer[: len(part)])
+            part.add_(block.to(mean.dtype).mul_(weight / total))
+    return mean.reshape(entry.shape)
 
 
 class OuterStep:
     """The averaged update is a pseudo-gradient for a torch optimizer (Reddi et al. 2021, arXiv:2003.00295).
 
     optimizer: `_target_` in torch.optim and its arguments; its state lives from round to round.
-    tensors: the first model. Integer tensors are carried along unchanged.
+    tensors: the model, moved in place. Integer tensors are left as they are.
     """
 
     def __init__(self, optimizer: Mapping[str, Any], tensors: Tensors) -> None:
         self._parameters = {
-            name: torch.nn.Parameter(tensor.clone()) for name, tensor in tensors.items() if tensor.is_floating_point()
+            name: torch.nn.Parameter(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()
         }
         try:
-            self._optimizer = instantiate(
-                dict(optimizer), ["torch.optim.*"], "strategy.outer", params=list(self._parameters.values())
-            )
+            # One for each tensor, so that each takes its step when its gradient is there.
+            self._optimizers = {
+                name: instantiate(dict(optimizer), ["torch.optim.*"], "strategy.outer", params=[parameter])
+                for name, parameter in self._parameters.items()
+            }
         except (TypeError, ValueError) as error:
             raise ConfigError(f"strategy.outer: {error}", "See the arguments of this torch.optim class.") from None
 
-    def step(self, base: Tensors, mean: Tensors) -> dict[str, torch.Tensor]:
-        """The next model: `base` moved along `mean` (trained minus base) as the optimizer sees fit."""
-        for name, parameter in self._parameters.items():
-            parameter.data.copy_(base[name])
-            parameter.grad = -mean[name]
-        self._optimizer.step()
-        moved = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        return {name: moved.get(name, tensor) for name, tensor in base.items()}
+    def step(self, name: str, mean: torch.Tensor) -> None:
+        """Move one tensor of the model along `mean` (trained minus base) as the optimizer sees fit. Takes `mean`."""
+        parameter = self._parameters[name]
+        parameter.grad = mean.neg_().to(parameter.dtype)
+        self._optimizers[name].step()
+        parameter.grad = None
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """The optimizer's state after the steps so far: `<parameter>.<what>` -> tensor."""
-        return {
-            f"{name}.{what}": value
-            for name, parameter in self._parameters.items()
-            for what, value in self._optimizer.state.get(parameter, {}).items()
-            if isinstance(value, torch.Tensor)
-        }
+    def state(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The optimizers' state after the steps so far: `<parameter>.<what>` and a tensor."""
+        for name, optimizer in self._optimizers.items():
+            for what, value in optimizer.state.get(self._parameters[name], {}).items():
+                if isinstance(value, torch.Tensor):
+                    yield f"{name}.{what}", value
 
     def restore(self, state: Tensors) -> None:
-        """Go on from where `state` was taken. Tensors are copied."""
+        """Go on from where `state` was taken. Its tensors are taken over, and changed from here on."""
         for key, value in state.items():
             name, _, what = key.rpartition(".")
-            self._optimizer.state[self._parameters[name]][what] = value.clone()
+            self._optimizers[name].state[self._parameters[name]][what] = value

@@ -50,3 +50,9 @@ class JobFailed(GeotrainError):
     """A job that ended without its result; the reason says why."""
 
     exit_code = 7
+
+
+class Fenced(GeotrainError):
+    """A later leader has taken over: what a coordinator before it writes is refused. Nothing has failed by it."""
+
+    exit_code = 9

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -47,6 +48,14 @@ def config_from_json(schema: type[T], text: str) -> T:
     assert isinstance(merged, DictConfig)
     config: T = to_config(merged)
     return config
+
+
+def own_version() -> str:
+    """Of geotrain, as it is installed."""
+    try:
+        return version("geotrain")
+    except PackageNotFoundError:
+        return "source tree"
 
 
 def run_program(cfg: DictConfig, run: Callable[[Any], float | None]) -> float | None:

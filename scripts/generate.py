@@ -1,4 +1,4 @@
-"""Makes what is generated: the gRPC code from the .proto, the configuration reference from the dataclasses.
+"""Makes what is generated: the gRPC code from the .proto, the references from the configuration and the commands.
 
 `python -m scripts.generate` writes it; with `--check` it writes nothing and exits 1 if anything is stale.
 """
@@ -14,8 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import typer
 from grpc_tools import protoc
 
+from coordinator.cli.commands import EXIT_CODES, app
 from coordinator.config import CoordinatorConfig, LaunchConfig
 from sim.cluster.config import ClusterConfig
 from sim.config import SimConfig
@@ -25,6 +27,7 @@ from site_agent.config import SiteAgentConfig
 ROOT = Path(__file__).parent.parent
 PROTO = "geotrain/rpc/coordinator.proto"
 REFERENCE = "docs/reference/configuration.md"
+COMMANDS = "docs/reference/cli.md"
 
 PROGRAMS = {
     "python -m sim": SimConfig,
@@ -43,12 +46,22 @@ or in a YAML file. `--cfg job` prints the composed configuration, `--info defaul
 
 """
 
+COMMANDS_INTRODUCTION = """# The program `geotrain`
+
+What runs, why it waits, and how to pause, resume or cancel it. Made by `make generate` from the commands themselves:
+not to be edited. Where geotrain is installed it is called `geotrain`; in the source tree, `.venv/bin/python -m
+coordinator.cli`. `geotrain COMMAND --help` says the same as this page. [How to see what
+runs](../how-to/see-what-runs.md) shows it at work; [the snapshot](snapshot.md) says what the JSON means.
+
+"""
+
 
 def main() -> int:
     check = sys.argv[1:] == ["--check"]
     with tempfile.TemporaryDirectory() as folder:
         made = dict(_rpc(Path(folder)))
     made[REFERENCE] = reference()
+    made[COMMANDS] = commands()
     stale = [name for name, text in made.items() if not _same(ROOT / name, text)]
     if check and stale:
         print(f"stale: {', '.join(stale)}\n  Run `make generate` and commit what it writes.", file=sys.stderr)
@@ -89,6 +102,32 @@ def reference() -> str:
             seen.add(nested)
             text += f"{title}\n\n" + ("" if nested is config else f"{_summary(nested)}\n\n") + _table(nested)
     return text
+
+
+def commands() -> str:
+    """The reference of the program `geotrain`, as Markdown."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    text = COMMANDS_INTRODUCTION
+    for name, command in group.commands.items():
+        usage = " ".join(["geotrain", name, *(each.metavar or "" for each in command.params if _is_argument(each))])
+        rows = [f"| `{_flag(each)}` | {each.help} |" for each in command.params]
+        table = "\n".join(["| | |", "|---|---|", *rows])
+        example = (command.epilog or "").removeprefix("Example: ")
+        text += f"## `{usage}`\n\n{command.help}\n\n{table}\n\n```\n{example}\n```\n\n"
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    return f"{text}## Exit codes\n\n| code | |\n|---|---|\n{codes}\n"
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def _flag(parameter: Any) -> str:
+    if _is_argument(parameter):
+        return str(parameter.metavar)
+    takes = {str: f" {parameter.metavar or 'TEXT'}"}.get(type(parameter.default), "")
+    return ", ".join(parameter.opts) + takes
 
 
 def _nested(config: type, prefix: str = "") -> Iterator[tuple[str, type]]:

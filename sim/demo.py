@@ -15,6 +15,7 @@ from rich.console import Console
 from coordinator.launch import launch
 from coordinator.ledger import JOBS, ROUNDS
 from geotrain.errors import JobFailed
+from geotrain.lease import LEASES
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
 from sim.config import SimConfig
@@ -31,7 +32,7 @@ from sim.wiretap import rows_moved
 
 CHECK_EVERY_S = 0.25
 WEIGH_EVERY_S = 5.0
-DECLARED_SETS = {*KEYS, JOBS, ROUNDS, ALIASES, MANIFESTS, TENSORS}
+DECLARED_SETS = {*KEYS, JOBS, LEASES, ROUNDS, ALIASES, MANIFESTS, TENSORS}
 
 
 def run(config: SimConfig) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from math import nan
 
-from coordinator.launch import describe
+from coordinator.history import describe
 from geotrain.rpc import coordinator_pb2 as pb
 
 IDLE = "idle"
@@ -99,7 +99,7 @@ class History:
                     state=localized.state, rows=localized.rows, metrics=dict(localized.metrics)
                 )
             case "ended":
-                self.finished, self.reason = event.ended.finished, event.ended.reason
+                self.finished, self.reason = event.ended.status == "finished", event.ended.reason
                 for site in self.sites:
                     self._end_span(site, event.time_s)
         return describe(event)

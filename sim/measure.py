@@ -15,8 +15,9 @@ from torch import nn
 
 from geotrain.states.lookup import ModelLookup, State
 from geotrain.tasks.config import TaskConfig
-from geotrain.tasks.features import Encoding, encode, encode_samples, split
+from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
+from geotrain.tasks.samples import encode, encode_samples, split
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.connect import View
 from site_agent.datasets import load

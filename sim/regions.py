@@ -50,6 +50,7 @@ class Regions:
             "coordinator",
             "coordinator",
             f"listen={ANY_PORT}",
+            f"http_listen={ANY_PORT}",
             f"sites={json.dumps(config.sites)}",
             _override("spool_dir", self._folder / "spool"),
             *self._view_overrides(config.sites[0]),

@@ -14,6 +14,7 @@ from ray.exceptions import RayTaskError
 from geotrain.errors import GeotrainError
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding, Statistics
+from geotrain.tasks.samples import summarize
 from geotrain.view.connect import View
 from geotrain.view.cut import Cut
 from geotrain.view.layout import DIGEST, GENERATION
@@ -36,7 +37,7 @@ Worker = ray.remote(Trainer)
 
 @ray.remote
 def _statistics(task: TaskConfig, block: pa.Table) -> Statistics:
-    return Statistics.of(pl.DataFrame(block), task)
+    return summarize(pl.DataFrame(block), task)
 
 
 def _num_cpus(resources: Mapping[str, float]) -> int:
@@ -48,7 +49,8 @@ class Compute:
 
     def __init__(self, site: SiteConfig) -> None:
         self._site = site
-        self._trainers: list[Any] = []
+        # By job.
+        self._trainers: dict[str, list[Any]] = {}
         self._rates = Rates()
         local = site.ray.address == "local"
         try:
@@ -66,19 +68,18 @@ class Compute:
             ) from None
 
     def close(self) -> None:
-        self.release()
+        for job in list(self._trainers):
+            self.release(job)
         ray.shutdown()
 
-    @property
-    def is_training(self) -> bool:
-        """Whether workers hold a training set."""
-        return bool(self._trainers)
+    def is_training(self, job: str) -> bool:
+        """Whether workers hold a training set of the job."""
+        return job in self._trainers
 
-    def release(self) -> None:
-        """Let go of the workers of a job that has ended."""
-        for trainer in self._trainers:
+    def release(self, job: str) -> None:
+        """Let go of the job's workers, also while they train: whoever waits for them is told that they are gone."""
+        for trainer in self._trainers.pop(job, []):
             ray.kill(trainer)
-        self._trainers = []
 
     def read(self, view: View, task: TaskConfig, cut: Cut) -> dict[str, ReadSet]:
         """Read the sets that are to be proven the same at every site: their rows below the cut, and which these are."""
@@ -128,40 +129,44 @@ class Compute:
             first = first.merge(other)
         return first
 
-    def start_training(self, task: TaskConfig, encoding: Encoding, joined: Joined, seed: tuple[object, ...]) -> None:
-        """Give the workers the training set, encoded. They are started if they are not there yet."""
+    def start_training(
+        self, job: str, task: TaskConfig, encoding: Encoding, joined: Joined, seed: tuple[object, ...]
+    ) -> None:
+        """Give the job's workers the training set, encoded. They are started if they are not there yet."""
         site = self._site
         world = site.training.num_workers
-        if not self._trainers:
+        trainers = self._trainers.get(job, [])
+        if not trainers:
             gpus = int(ray.cluster_resources().get("GPU", 0))
             num_gpus = 1 if site.training.use_gpu and gpus >= world else 0
-            self._trainers = [
+            trainers = [
                 # No CPU of Ray's: they keep still while tasks read and join, and must not keep those from starting.
                 Worker.options(num_cpus=0, num_gpus=num_gpus).remote(rank, world, site.training.threads_per_worker)
                 for rank in range(world)
             ]
+            self._trainers[job] = trainers
             if world > 1:
-                address: str = fetch(self._trainers[0].rendezvous.remote())
-                fetch([trainer.join_group.remote(address) for trainer in self._trainers])
+                address: str = fetch(trainers[0].rendezvous.remote())
+                fetch([trainer.join_group.remote(address) for trainer in trainers])
         fetch(
             [
                 trainer.load.remote(task, encoding, list(joined.blocks), list(site.allowed_targets), seed)
-                for trainer in self._trainers
+                for trainer in trainers
             ]
         )
 
-    def train(self, base: Mapping[str, torch.Tensor], number: int) -> Trained:
+    def train(self, job: str, base: Mapping[str, torch.Tensor], number: int) -> Trained:
         """Train from `base` for one round on all workers; their models are the same at the end."""
-        return self._all("train", base, number)
+        return self._all(job, "train", base, number)
 
-    def localize(self, base: Mapping[str, torch.Tensor], rounds: int) -> Trained:
+    def localize(self, job: str, base: Mapping[str, torch.Tensor], rounds: int) -> Trained:
         """Adapt `base` to the site's own rows; measure it beside the global model and a local-only one of `rounds`."""
-        return self._all("localize", base, rounds)
+        return self._all(job, "localize", base, rounds)
 
-    def _all(self, method: str, base: Mapping[str, torch.Tensor], *arguments: object) -> Trained:
+    def _all(self, job: str, method: str, base: Mapping[str, torch.Tensor], *arguments: object) -> Trained:
         shared = ray.put(dict(base))
         try:
-            return fetch([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers])[0]
+            return fetch([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers[job]])[0]
         except (RayTaskError, GeotrainError):
-            self.release()  # a group that lost a worker can't go on; the next round starts a fresh one
+            self.release(job)  # a group that lost a worker can't go on; the next round starts a fresh one
             raise

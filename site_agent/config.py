@@ -60,6 +60,8 @@ class SiteConfig:
     spool_dir: folder of the agent's own, for the update that it keeps until its round is committed.
     training: how the site trains.
     ray: the site's Ray cluster.
+    max_jobs: jobs that this site works on at the same time; it refuses further ones.
+    allowed_jobs: names of the tasks that it works on, as glob patterns.
     allowed_targets: importable names that a task may use as `_target_` here, as glob patterns.
     """
 
@@ -70,11 +72,15 @@ class SiteConfig:
     spool_dir: str = "outputs/site_agent/spool"
     training: SiteTrainingConfig = field(default_factory=SiteTrainingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    max_jobs: int = 4
+    allowed_jobs: list[str] = field(default_factory=lambda: ["*"])
     allowed_targets: list[str] = field(default_factory=lambda: list(DEFAULT_TARGETS))
 
     def __post_init__(self) -> None:
         if not SITE_NAME.fullmatch(self.name):
             raise ValueError(f"site.name must be lower-case letters, digits, - and _, at most 32, got {self.name!r}")
+        if self.max_jobs < 1:
+            raise ValueError(f"site.max_jobs must be at least 1, got {self.max_jobs}")
         if self.rack < 1:
             raise ValueError(f"site.rack must be at least 1, got {self.rack}")
 
@@ -84,13 +90,13 @@ class SiteAgentConfig:
     """The site agent daemon.
 
     site: the region that this agent stands for.
-    coordinator: address of the coordinator, `host:port`; the agent dials it.
+    coordinator: address of the coordinator, `host:port`; empty: the leader's, as its lease in the view says.
     view: how the view is reached and read.
-    upload_deadline_s: how long one attempt at sending an update may take, in seconds.
+    upload_deadline_s: how long the coordinator may say nothing while an update is sent to it, in seconds.
     """
 
     site: SiteConfig = MISSING
-    coordinator: str = "127.0.0.1:50551"
+    coordinator: str = ""
     view: ViewConfig = field(default_factory=ViewConfig)
     upload_deadline_s: float = 120.0
 

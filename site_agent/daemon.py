@@ -6,11 +6,12 @@ import signal
 from pathlib import Path
 
 from geotrain.errors import DataError
+from geotrain.rpc.memory import reuse_freed_memory
 from geotrain.view.connect import connect
 from site_agent.compute import Compute
 from site_agent.config import SiteAgentConfig
+from site_agent.jobs import SiteJobs
 from site_agent.session import Session
-from site_agent.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,11 @@ def serve(config: SiteAgentConfig) -> None:
             f"site.data_dir: {data_dir} is not a folder",
             "Name the folder of the site's local datasets with site.data_dir=FOLDER.",
         )
+    reuse_freed_memory()
     with connect(config.view) as view:
         compute = Compute(config.site)
         try:
-            asyncio.run(_serve(Session(config, Work(config, view, compute)), compute))
+            asyncio.run(_serve(Session(config, SiteJobs(config, view, compute), view), compute))
         finally:
             compute.close()
     logger.info("site agent %s stopped", config.site.name)

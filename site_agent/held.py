@@ -1,79 +1,146 @@
-"""The one update that waits for its round's commit, in a file of the agent's own. Knows no training and no call."""
+"""Updates that wait for their rounds' commits: a file a job, written as tensors come. Knows no training and no call.
+
+A file is the update's safetensors bytes, then its header, then the header's length and CRC-32.
+"""
 
 import hashlib
 import logging
 import os
+import re
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from google.protobuf.message import DecodeError
 
+from geotrain.errors import GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.updates.chunks import disk_full, reserve
+from geotrain.updates.codec import BLOCK_BYTES, Layout, write_tensors
 
 logger = logging.getLogger(__name__)
 
-# Length and CRC-32 of the header that follows; its own length and SHA-256 guard the data behind it.
-PREFIX = struct.Struct("<II")
+TRAILER = struct.Struct("<II")
+MAX_HEADER_BYTES = 1 << 20
+JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Update:
-    """Tensors to be uploaded, as one safetensors file, and what is said of them."""
+    """An update in a file: what is said of it, and where its first `header.num_bytes` bytes are."""
 
     header: pb.UpdateHeader
-    data: bytes
+    path: Path
 
 
-class HeldUpdate:
-    """Keeps an update across restarts, until it is dropped or another takes its place."""
+class HeldUpdates:
+    """Keeps a site's updates, one a job, until each is dropped or another of its job takes its place."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path, site: str) -> None:
+        self._folder = folder
+        self._site = site
+        # By job, the hash of what this process wrote or read whole.
+        self._whole: dict[str, bytes] = {}
 
-    def keep(self, update: Update) -> None:
-        """Write the update. Where the disk does not take it, it is sent all the same, and only not kept."""
-        header = update.header.SerializeToString(deterministic=True)
-        part = self._path.with_suffix(".part")
+    def reserve(self, job: str, layout: Layout) -> None:
+        """Take the room for an update before it is trained. Raises DiskFull."""
+        part = self._path(job).with_suffix(".part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                file.write(PREFIX.pack(len(header), zlib.crc32(header)) + header)
-                file.write(update.data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+                reserve(file, layout.num_bytes + MAX_HEADER_BYTES, part)
         except OSError as error:
-            logger.error("the update of round %d can't be kept: %s", update.header.round, error)
+            raise disk_full(part, error) from None
+
+    def write(self, header: pb.UpdateHeader, layout: Layout, tensor_of: Callable[[str], torch.Tensor]) -> Update:
+        """Keep an update. header: all but its size and hash. tensor_of: asked for each tensor when its turn has come.
+
+        Not synced to the disk: a killed process loses nothing, and what a power cut spoils is known by its checksums.
+        Raises DiskFull.
+        """
+        path = self._path(header.job)
+        part, digest = path.with_suffix(".part"), hashlib.sha256()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(os.open(part, os.O_CREAT | os.O_WRONLY), "wb", buffering=0) as file:
+
+                def write(data: bytes | memoryview) -> None:
+                    digest.update(data)
+                    file.write(data)
+
+                write_tensors(write, layout, tensor_of)
+                said = pb.UpdateHeader(num_bytes=layout.num_bytes, sha256=digest.digest())
+                said.MergeFrom(header)
+                encoded = said.SerializeToString(deterministic=True)
+                file.write(encoded + TRAILER.pack(len(encoded), zlib.crc32(encoded)))
+                file.truncate()
+            part.replace(path)
+        except OSError as error:
             with suppress(OSError):
                 part.unlink()
+            raise disk_full(path, error) from None
+        self._whole[header.job] = said.sha256
+        return Update(said, path)
 
     def of(self, job: str) -> Update | None:
         """The job's update; None where there is none. A damaged one is dropped, and said so: it is trained again."""
-        if not self._path.exists():
+        path = self._path(job)
+        if not path.exists():
             return None
-        update = _decode(self._path.read_bytes())
-        if update is None:
-            logger.error("%s is damaged: the update in it is lost, and will be trained again", self._path)
-            self.drop()
-        return update if update and update.header.job == job else None
+        header = _read_header(path)
+        if header and header.job == job and self._whole.get(job) != header.sha256 and is_whole(Update(header, path)):
+            self._whole[job] = header.sha256
+        if header is None or self._whole.get(job) != header.sha256:
+            logger.error("%s is damaged: the update in it is lost, and will be trained again", path)
+            self.drop(job)
+            return None
+        return Update(header, path)
 
-    def drop(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def drop(self, job: str) -> None:
+        self._whole.pop(job, None)
+        for path in (self._path(job), self._path(job).with_suffix(".part")):
+            path.unlink(missing_ok=True)
+
+    def jobs(self) -> list[str]:
+        """The jobs of which an update is here."""
+        paths = sorted(self._folder.glob(f"{self._site}@*.update"))
+        return [path.stem.partition("@")[2] for path in paths]
+
+    def _path(self, job: str) -> Path:
+        if not JOB.fullmatch(job):
+            raise GeotrainError(f"{job!r} is not a name for a job", "Launch it with a coordinator of this version.")
+        return self._folder / f"{self._site}@{job}.update"
 
 
-def _decode(data: bytes) -> Update | None:
-    if len(data) < PREFIX.size:
-        return None
-    length, crc32 = PREFIX.unpack_from(data)
-    encoded, body = data[PREFIX.size : PREFIX.size + length], data[PREFIX.size + length :]
+def is_whole(update: Update) -> bool:
+    """Whether the file still holds what its header says."""
+    digest, left = hashlib.sha256(), int(update.header.num_bytes)
+    with update.path.open("rb", buffering=0) as file:
+        while left and (data := file.read(min(left, BLOCK_BYTES))):
+            digest.update(data)
+            left -= len(data)
+    return left == 0 and digest.digest() == update.header.sha256
+
+
+def _read_header(path: Path) -> pb.UpdateHeader | None:
+    """The header behind the update; None where it is damaged."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < TRAILER.size:
+            return None
+        length, crc32 = TRAILER.unpack(os.pread(file.fileno(), TRAILER.size, size - TRAILER.size))
+        start = size - TRAILER.size - length
+        if start < 0 or length > MAX_HEADER_BYTES:
+            return None
+        encoded = os.pread(file.fileno(), length, start)
     if zlib.crc32(encoded) != crc32:
         return None
     try:
         header = pb.UpdateHeader.FromString(encoded)
     except DecodeError:  # of another version
         return None
-    whole = len(body) == header.num_bytes and hashlib.sha256(body).digest() == header.sha256
-    return Update(header, body) if whole else None
+    return header if header.num_bytes == start else None

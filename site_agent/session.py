@@ -1,174 +1,137 @@
-"""The agent's side of the gRPC session: dials, hands messages to the work, sends back what it answers.
+"""The agent's side of the gRPC session: finds the leader, dials, hands messages to the jobs.
 
 Heartbeats come from here, not from the work: a site that trains for long is slow, not dead.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import secrets
+import time
 from importlib.metadata import PackageNotFoundError, version
 
 import grpc
 
-from geotrain.errors import GeotrainError, SessionRefused
+from geotrain.errors import SessionRefused, ViewError
+from geotrain.lease import read_lease
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
-from geotrain.rpc.channels import CHUNK_BYTES, open_channel, retry_delays_s
-from geotrain.updates.chunks import split
+from geotrain.rpc.channels import open_channel, retry_delays_s
+from geotrain.view.connect import View
+from site_agent import life
 from site_agent.config import SiteAgentConfig
-from site_agent.held import Update
-from site_agent.work import Report, Work
+from site_agent.jobs import SiteJobs
+from site_agent.outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_ATTEMPTS = 4
-# A coordinator works on one phase at a time; more messages than this mean that it is not ours to trust.
-MAX_INCOMING = 64
+# One read from one's own rack.
+LEASE_DEADLINE_S = 1.0
 
 REFUSALS = (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 class Session:
-    """Keeps one agent connected to the coordinator until cancelled."""
+    """Keeps one agent connected to whoever leads until cancelled. view: where the lease is read."""
 
-    def __init__(self, config: SiteAgentConfig, work: Work) -> None:
+    def __init__(self, config: SiteAgentConfig, jobs: SiteJobs, view: View) -> None:
         self._config = config
-        self._work = work
-        self._welcomed = False
-        self._writing = asyncio.Lock()
-        self._progress = pb.Progress(phase="idle", loss=float("nan"))
+        self._jobs = jobs
+        self._view = view
+        self._instance = secrets.token_hex(8)
+        self._events: asyncio.Queue[life.Event] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Dial, serve, and dial again when the stream breaks. Raises SessionRefused if this agent is not wanted."""
-        delays = retry_delays_s()
-        async with open_channel(self._config.coordinator) as channel:
+        """Find the leader, dial, serve, and again when the stream breaks. Raises SessionRefused if this agent is not
+        wanted."""
+        machine = life.Life(
+            self._config.site.name, self._config.coordinator, now_s=time.monotonic(), delays_s=retry_delays_s
+        )
+        tasks: set[asyncio.Task[None]] = set()
+        stream: asyncio.Task[None] | None = None
+        said = ""
+        try:
             while True:
-                welcomed_before, self._welcomed = self._welcomed, False
-                try:
-                    await self._serve(rpc.CoordinatorStub(channel))
-                    reason = "the coordinator hung up"
-                except grpc.aio.AioRpcError as error:
-                    # Right after a broken stream the coordinator may still hold our old one.
-                    returning = welcomed_before and error.code() is grpc.StatusCode.ALREADY_EXISTS
-                    if error.code() in REFUSALS and not returning:
-                        raise SessionRefused(
-                            f"the coordinator at {self._config.coordinator} refused this agent: {error.details()}",
-                            "Give each site one agent, under a name that the coordinator knows (site.name).",
-                        ) from None
-                    reason = f"{error.code().name.lower()}: {error.details()}"
-                if self._welcomed:
-                    delays = retry_delays_s()
-                self._welcomed = self._welcomed or welcomed_before
-                delay_s = next(delays)
-                logger.info(
-                    "no session with %s (%s), trying again in %.1f s", self._config.coordinator, reason, delay_s
-                )
-                await asyncio.sleep(delay_s)
+                event = await self._next(machine.due_s)
+                for instruction in machine.handle(event, now_s=time.monotonic()):
+                    match instruction:
+                        case life.ReadLease():
+                            tasks.add(asyncio.create_task(self._read_lease()))
+                        case life.Dial(address):
+                            tasks.add(stream := asyncio.create_task(self._dial(address)))
+                        case life.HangUp():
+                            assert stream is not None
+                            stream.cancel()
+                        case life.GiveUp(reason):
+                            raise SessionRefused(
+                                f"the coordinator refused this agent: {reason}",
+                                "Give each site one agent, under a name that the coordinator knows (site.name).",
+                            )
+                for task in [task for task in tasks if task.done()]:
+                    tasks.remove(task)
+                    if not task.cancelled():
+                        task.result()  # nothing, or a bug of ours
+                if machine.reason != said:
+                    said = machine.reason
+                    logger.info("%s: %s", machine.phase, said)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _serve(self, stub: rpc.CoordinatorStub) -> None:
-        call = stub.Session()
-        incoming: asyncio.Queue[pb.ToAgent] = asyncio.Queue(MAX_INCOMING)
-        await self._write(call, pb.FromAgent(hello=pb.Hello(site=self._config.site.name, version=_own_version())))
-        background: list[asyncio.Task[None]] = []
+    async def _next(self, due_s: float) -> life.Event:
+        try:
+            return await asyncio.wait_for(self._events.get(), max(0.0, due_s - time.monotonic()))
+        except TimeoutError:
+            return life.Tick()
+
+    async def _read_lease(self) -> None:
+        event: life.Event
+        try:
+            event = life.LeaseRead(await asyncio.to_thread(read_lease, self._view, deadline_s=LEASE_DEADLINE_S))
+        except ViewError as error:
+            event = life.LeaseUnread(f"the lease can't be read: {error.what}")
+        self._events.put_nowait(event)
+
+    async def _dial(self, address: str) -> None:
+        event: life.Event = life.Broken(f"hung up on {address}")
+        try:
+            async with open_channel(address) as channel:
+                await self._serve(rpc.CoordinatorStub(channel), address)
+            event = life.Broken(f"the coordinator at {address} hung up")
+        except grpc.aio.AioRpcError as error:
+            reason = f"{address}: {error.code().name.lower()}: {error.details()}"
+            event = life.Broken(reason)
+            if error.code() in REFUSALS:
+                event = life.Refused(reason, is_double=error.code() is grpc.StatusCode.ALREADY_EXISTS)
+        finally:
+            self._events.put_nowait(event)
+
+    async def _serve(self, stub: rpc.CoordinatorStub, address: str) -> None:
+        site, call = self._config.site.name, stub.Session()
+        outlet = Outlet(call, stub, silence_s=self._config.upload_deadline_s)
+        held_jobs = await asyncio.to_thread(self._jobs.known)
+        hello = pb.Hello(site=site, version=_own_version(), instance=self._instance, held_jobs=held_jobs)
+        await outlet.send(pb.FromAgent(hello=hello))
+        heartbeat: asyncio.Task[None] | None = None
         try:
             async for message in call:
                 if message.HasField("welcome"):
-                    self._welcomed = True
-                    logger.info(
-                        "joined the coordinator at %s as site %s", self._config.coordinator, self._config.site.name
-                    )
-                    background = [
-                        asyncio.create_task(self._heartbeat(call, message.welcome.heartbeat_s)),
-                        asyncio.create_task(self._work_off(call, stub, incoming)),
-                    ]
+                    self._events.put_nowait(life.Welcomed())
+                    logger.info("joined the coordinator at %s as site %s", address, site)
+                    heartbeat = asyncio.create_task(self._heartbeat(outlet, message.welcome.heartbeat_s))
                 else:
-                    # Full: we stop reading, and the coordinator sees that we do not keep up.
-                    await incoming.put(message)
+                    await self._jobs.take(message, outlet)
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            outlet.close()
+            if heartbeat is not None:
+                heartbeat.cancel()
             call.cancel()
 
-    async def _write(self, call: grpc.aio.StreamStreamCall, message: pb.FromAgent) -> None:
-        async with self._writing:
-            await call.write(message)
-
-    async def _heartbeat(self, call: grpc.aio.StreamStreamCall, interval_s: float) -> None:
-        while True:
-            await self._write(call, pb.FromAgent(progress=self._progress))
+    async def _heartbeat(self, outlet: Outlet, interval_s: float) -> None:
+        while outlet.is_open:
+            for progress in self._jobs.progress():
+                await outlet.send(pb.FromAgent(progress=progress))
             await asyncio.sleep(interval_s)
-
-    async def _work_off(
-        self, call: grpc.aio.StreamStreamCall, stub: rpc.CoordinatorStub, incoming: asyncio.Queue[pb.ToAgent]
-    ) -> None:
-        """Handle messages one after the other, in the order of their arrival."""
-        while True:
-            message = await incoming.get()
-            kind = message.WhichOneof("body")
-            if kind is None:
-                continue  # of a newer coordinator
-            body = getattr(message, kind)
-            try:
-                async for answer in self._handle(kind, body, stub):
-                    await self._write(call, answer)
-            except GeotrainError as error:
-                logger.warning("%s of job %s failed: %s", kind, body.job, error)
-                self._progress = pb.Progress(job=body.job, phase="idle", loss=float("nan"))
-                await self._write(call, _failed(body, str(error)))
-            except Exception as error:
-                # A bug ends this site's part in the round, not its daemon.
-                logger.exception("%s of job %s", kind, body.job)
-                self._progress = pb.Progress(job=body.job, phase="idle", loss=float("nan"))
-                await self._write(call, _failed(body, f"internal error: {error!r}"))
-
-    async def _handle(self, kind: str, body: object, stub: rpc.CoordinatorStub) -> AsyncIterator[pb.FromAgent]:
-        """The messages that answer one message; the work itself runs in a thread."""
-        loop = asyncio.get_running_loop()
-        reports: asyncio.Queue[Report | None] = asyncio.Queue()
-
-        def work() -> None:
-            try:
-                for report in self._work.handle(kind, body):
-                    loop.call_soon_threadsafe(reports.put_nowait, report)
-            finally:
-                loop.call_soon_threadsafe(reports.put_nowait, None)
-
-        working = asyncio.create_task(asyncio.to_thread(work))
-        while (report := await reports.get()) is not None:
-            if isinstance(report, Update):
-                await self._upload(stub, report)
-            elif isinstance(report, pb.Progress):
-                self._progress = report
-                yield pb.FromAgent(progress=report)
-            else:
-                yield report
-        await working
-
-    async def _upload(self, stub: rpc.CoordinatorStub, update: Update) -> None:
-        """Send an update; a broken stream is tried again. Raises GeotrainError with the coordinator's reason."""
-
-        async def parts() -> AsyncIterator[pb.UploadPart]:
-            yield pb.UploadPart(header=update.header)
-            for offset, data, crc32 in split(update.data, CHUNK_BYTES):
-                yield pb.UploadPart(chunk=pb.Chunk(offset=offset, data=bytes(data), crc32=crc32))
-
-        for attempt, delay_s in enumerate(retry_delays_s(), start=1):
-            try:
-                receipt = await stub.Upload(parts(), timeout=self._config.upload_deadline_s)
-            except grpc.aio.AioRpcError as error:
-                if attempt == UPLOAD_ATTEMPTS:
-                    raise GeotrainError(f"the update could not be sent: {error.details()}") from None
-                await asyncio.sleep(delay_s)
-                continue
-            if not receipt.accepted:
-                raise GeotrainError(f"the coordinator refused the update: {receipt.reason}")
-            return
-
-
-def _failed(body: object, reason: str) -> pb.FromAgent:
-    number = getattr(body, "round", 0)
-    return pb.FromAgent(failed=pb.Failed(job=getattr(body, "job", ""), round=number, reason=reason))
 
 
 def _own_version() -> str:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from geotrain.tasks.config import TaskConfig
-from geotrain.tasks.features import Encoding, Samples, Statistics, encode_samples, split
+from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
+from geotrain.tasks.samples import Samples, encode_samples, split, summarize
 from site_agent.join.outputs import to_table
 from site_agent.training import Phase, Share, choose_parameters, evaluate, seed_of, train
 
@@ -98,7 +99,7 @@ class Trainer:
     def _train_alone(self, rounds: int) -> float:
         """What the site reaches without the others: own rows and columns, same architecture, same budget."""
         task = self._task.without_view()
-        encoding = Encoding.from_statistics(Statistics.of(self._train_rows, task), task)
+        encoding = Encoding.from_statistics(summarize(self._train_rows, task), task)
         train_samples, test_samples = self._encoded(task, encoding)
         torch.manual_seed(seed_of(*self._seed, "local_only"))
         model = build_model(task, encoding, self._allowed).to(self._device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.tasks.config import TaskConfig, TrainingConfig
-from geotrain.tasks.features import Samples
+from geotrain.tasks.samples import Samples
 from geotrain.tasks.targets import instantiate
 
 # Rows asked at once where no gradient is needed.

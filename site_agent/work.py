@@ -3,10 +3,9 @@
 `handle` is a generator: it yields progress and answers as they come, and blocks while it works.
 """
 
-import hashlib
 import logging
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from geotrain.states.lookup import ModelLookup, State
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding
 from geotrain.tasks.targets import check_targets
-from geotrain.updates.codec import encode
+from geotrain.updates.codec import Layout
 from geotrain.view.connect import View
 from geotrain.view.cut import Cut
 from site_agent.compute import Compute
 from site_agent.config import SiteAgentConfig
 from site_agent.datasets import LocalDataset, load
-from site_agent.held import HeldUpdate, Update
+from site_agent.held import HeldUpdates, Update
 from site_agent.join.execute import Joined
 from site_agent.join.sources import ReadSet
 from site_agent.trainer import Trained
@@ -37,54 +36,20 @@ logger = logging.getLogger(__name__)
 Report = pb.FromAgent | pb.Progress | Update
 
 
-class Work:
-    """The site's side of one job after another.
+class JobWork:
+    """One job at this site. `handle` has each message answered by the method of its name, one at a time.
 
-    view: this site's view. compute: the site's Ray cluster.
+    view: this site's view. compute: the site's Ray cluster. held: where updates wait for their rounds' commits.
+    Raises GeotrainError for a request that is no job for this site.
     """
 
-    def __init__(self, config: SiteAgentConfig, view: View, compute: Compute) -> None:
-        self._config = config
-        self._view = view
-        self._compute = compute
-        # A broken session leaves its last message working; the next session's waits for it.
-        self._lock = threading.Lock()
-        self._job: JobWork | None = None
-
-    def handle(self, kind: str, body: Any) -> Iterator[Report]:
-        """Do what the message asks. Raises GeotrainError when the site can't, with the reason."""
-        with self._lock:
-            if kind == "prepare":
-                yield pb.Progress(job=body.job, phase="preparing", loss=float("nan"))
-                if self._job is None or self._job.id != body.job:  # else the coordinator lost us, or was restarted
-                    self._compute.release()  # of a job whose end this agent did not hear of
-                    self._job = JobWork(body, self._config, self._view, self._compute)
-                yield self._job.prepare()
-            elif self._job is None or body.job != self._job.id:
-                raise GeotrainError(f"job {body.job} was not prepared by this agent")
-            elif kind == "job_ended":
-                self._compute.release()
-                self._job.forget_update()
-                self._job = None
-                logger.info("job %s %s: %s", body.job, "finished" if body.finished else "failed", body.reason)
-            else:
-                yield from getattr(self._job, kind)(body)
-            yield pb.Progress(
-                job=body.job,
-                round=getattr(body, "round", 0),
-                phase="idle",
-                rows=self._job.num_rows if self._job else 0,
-                loss=self._job.loss if self._job else float("nan"),
-            )
-
-
-class JobWork:
-    """One job at this site. Each public method answers the message of the same name."""
-
-    def __init__(self, request: pb.Prepare, config: SiteAgentConfig, view: View, compute: Compute) -> None:
+    def __init__(
+        self, request: pb.Prepare, config: SiteAgentConfig, view: View, compute: Compute, held: HeldUpdates
+    ) -> None:
         self.id = request.job
         self.num_rows = 0
         self.loss = float("nan")
+        self._request = request
         self._task = config_from_json(TaskConfig, request.task_json)
         self._seed = (request.seed, config.site.name)
         self._site = config.site
@@ -99,12 +64,36 @@ class JobWork:
         self._joined_cut_id: bytes = b""
         self._encoding_json = ""
         self._base_state: State | None = None
-        self._held = HeldUpdate(Path(config.site.spool_dir) / f"{config.site.name}.update")
+        self._held = held
         self._cut_round = 0
+        self._has_ended = False
 
-    def prepare(self) -> pb.FromAgent:
+    def handle(self, kind: str, body: Any) -> Iterator[Report]:
+        """Do what the message asks. Raises GeotrainError when the site can't, with the reason."""
+        try:
+            yield from getattr(self, kind)(body)
+        finally:
+            if self._has_ended:  # meanwhile: nobody else lets go of what was started since
+                self._compute.release(self.id)
+
+    def end(self) -> None:
+        """Let go of everything but the update, also while a message is being handled."""
+        self._has_ended = True
+        self._compute.release(self.id)
+
+    def prepare(self, request: pb.Prepare) -> Iterator[Report]:
         """Check everything that can be checked before the first round: trust, files, columns. Say what is here already:
         a job goes on after either end was restarted."""
+        yield self.progress("preparing", 0)
+        if request != self._request:
+            raise GeotrainError(
+                f"job {self.id}: it was prepared here with another task or seed", "Launch a changed task as a new job."
+            )
+        if not any(fnmatchcase(self._task.name, allowed) for allowed in self._site.allowed_jobs):
+            raise GeotrainError(
+                f"task.name: {self._task.name!r} is not allowed at site {self._site.name}",
+                f"It runs {', '.join(self._site.allowed_jobs) or 'nothing'}; add the name to site.allowed_jobs there.",
+            )
         check_targets(self._task, self._site.allowed_targets)
         self._local = {
             name: load(Path(self._site.data_dir), name, dataset) for name, dataset in self._task.local.items()
@@ -113,10 +102,16 @@ class JobWork:
         prepared = pb.Prepared(job=self.id, local_rows=rows, cut_round=self._cut_round)
         if update := self._held.of(self.id):
             prepared.held.CopyFrom(pb.Held(round=update.header.round, base_version=update.header.base_version))
-        return pb.FromAgent(prepared=prepared)
+        yield pb.FromAgent(prepared=prepared)
+
+    def job_paused(self, paused: pb.JobPaused) -> Iterator[Report]:
+        """Free the workers; the joined rows and the update are kept."""
+        logger.info("job %s is paused: %s", self.id, paused.reason)
+        self._compute.release(self.id)
+        return iter(())
 
     def scan_cut(self, request: pb.ScanCut) -> Iterator[Report]:
-        yield self._progress("scanning", request.round)
+        yield self.progress("scanning", request.round)
         self._cut, self._cut_round = Cut(until_ns=request.until_ns), 0
         self._sets = self._compute.read(self._view, self._task, self._cut)
         report = pb.CutReport(job=self.id, round=request.round)
@@ -141,7 +136,7 @@ class JobWork:
             self._sets[dropped.set] = self._sets[dropped.set].without(digests)
             self._cut_id += dropped.digests
         if self._joined is None or self._cut_id != self._joined_cut_id:
-            yield self._progress("joining", decided.round)
+            yield self.progress("joining", decided.round)
             self._joined = self._compute.join(self._view, self._task, self._local, self._sets, self._cut)
             self._joined_cut_id = self._cut_id
             self._encoding_json = ""
@@ -149,51 +144,54 @@ class JobWork:
         self._cut_round = decided.round
 
     def report_statistics(self, request: pb.ReportStatistics) -> Iterator[Report]:
-        yield self._progress("summarizing", request.round)
+        yield self.progress("summarizing", request.round)
         statistics = self._compute.statistics(self._task, self._rows())
         yield pb.FromAgent(statistics=pb.StatisticsReport(job=self.id, statistics_json=statistics.to_json()))
 
     def train(self, request: pb.Train) -> Iterator[Report]:
         if held := self._same_update(request.round, request.base_version):
-            yield self._progress("uploading", request.round)
+            yield self.progress("uploading", request.round)
             yield held
             return
         logger.info("job %s: trains round %d from version %d", self.id, request.round, request.base_version)
-        yield self._progress("training", request.round)
+        yield self.progress("training", request.round)
         base = self._base(request.base_version)
-        result = self._compute.train(base, request.round)
+        layout = Layout.of({name: tensor for name, tensor in base.items() if tensor.is_floating_point()})
+        self._held.reserve(self.id, layout)
+        result = self._compute.train(self.id, base, request.round)
         self.loss = result.metrics["loss"]
-        yield self._progress("uploading", request.round)
-        difference = {
-            name: result.tensors[name] - tensor for name, tensor in base.items() if tensor.is_floating_point()
-        }
+        yield self.progress("uploading", request.round)
         header = pb.UpdateHeader(round=request.round, kind=pb.UpdateHeader.DIFFERENCE)
-        yield self._update(header, request.base_version, difference, result)
+        yield self._keep(header, request.base_version, result, layout, lambda name: result.tensors[name] - base[name])
 
     def localize(self, request: pb.Localize) -> Iterator[Report]:
         if held := self._same_update(0, request.base_version):
-            yield self._progress("uploading", 0)
+            yield self.progress("uploading", 0)
             yield held
             return
         logger.info("job %s: localizes version %d", self.id, request.base_version)
-        yield self._progress("localizing", 0)
+        yield self.progress("localizing", 0)
         base = self._base(request.base_version)
-        result = self._compute.localize(base, request.rounds)
+        self._held.reserve(self.id, Layout.of(base))
+        result = self._compute.localize(self.id, base, request.rounds)
+        yield self.progress("uploading", 0)
         # What did not change is in the view already.
         changed = {name: tensor for name, tensor in result.tensors.items() if not torch.equal(tensor, base[name])}
-        yield self._update(pb.UpdateHeader(kind=pb.UpdateHeader.LOCALIZED), request.base_version, changed, result)
+        header = pb.UpdateHeader(kind=pb.UpdateHeader.LOCALIZED)
+        yield self._keep(header, request.base_version, result, Layout.of(changed), changed.__getitem__)
 
     def round_committed(self, committed: pb.RoundCommitted) -> Iterator[Report]:
-        logger.info("job %s: round %d committed as version %d", self.id, committed.round, committed.version)
+        number = committed.round
+        why = f", without this site: {committed.reason}" if committed.reason else ""
+        logger.info("job %s: round %d committed as version %d%s", self.id, number, committed.version, why)
         held = self._held.of(self.id)
-        if held and held.header.round == committed.round:
-            self._held.drop()
+        if (
+            held
+            and held.header.round
+            and (held.header.round == committed.counted or held.header.round < committed.oldest)
+        ):
+            self._held.drop(self.id)
         return iter(())
-
-    def forget_update(self) -> None:
-        """The job has ended: whatever waits for a commit waits in vain."""
-        if self._held.of(self.id):
-            self._held.drop()
 
     def _same_update(self, number: int, base_version: int) -> Update | None:
         """What was asked, where it was done before."""
@@ -204,8 +202,9 @@ class JobWork:
         """The published state, read from this site's own rack; the workers get its encoding when it is new."""
         self._base_state = state = self._lookup.at(version)  # held: its unchanged tensors need not be read again
         encoding_json = state.manifest.metadata["encoding"]
-        if encoding_json != self._encoding_json or not self._compute.is_training:
-            self._compute.start_training(self._task, Encoding.from_json(encoding_json), self._rows(), self._seed)
+        if encoding_json != self._encoding_json or not self._compute.is_training(self.id):
+            encoding = Encoding.from_json(encoding_json)
+            self._compute.start_training(self.id, self._task, encoding, self._rows(), self._seed)
             self._encoding_json = encoding_json
         return dict(state.tensors)
 
@@ -214,24 +213,24 @@ class JobWork:
             raise GeotrainError(f"job {self.id}: no cut was decided before training")
         return self._joined
 
-    def _progress(self, phase: str, number: int) -> pb.Progress:
+    def progress(self, phase: str, number: int) -> pb.Progress:
         return pb.Progress(job=self.id, round=number, phase=phase, rows=self.num_rows, loss=self.loss)
 
-    def _update(
-        self, header: pb.UpdateHeader, base_version: int, tensors: dict[str, torch.Tensor], result: Trained
+    def _keep(
+        self,
+        header: pb.UpdateHeader,
+        base_version: int,
+        result: Trained,
+        layout: Layout,
+        tensor_of: Callable[[str], torch.Tensor],
     ) -> Update:
         """An update on its way, kept here until its round is committed."""
-        data = encode(tensors)
         said = pb.UpdateHeader(
             job=self.id,
             site=self._site.name,
             samples=result.samples,
             metrics=result.metrics,
-            num_bytes=len(data),
-            sha256=hashlib.sha256(data).digest(),
             base_version=base_version,
         )
         said.MergeFrom(header)
-        update = Update(header=said, data=data)
-        self._held.keep(update)
-        return update
+        return self._held.write(said, layout, tensor_of)

@@ -9,8 +9,12 @@ import grpc
 # A site's name is part of paths and of scopes.
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
-# One mebibyte: large enough to amortise framing, small enough to bound what a slow link holds up.
-CHUNK_BYTES = 1 << 20
+# Trailing metadata of what a standby answers: where the leader is dialled.
+LEADER_KEY = "leader"
+
+# Less of it costs more CPU (96 KiB: 4 ms a MB at both ends together, this: 1.5), more of it only memory. Has to be less
+# than what `geotrain.rpc.memory` has used again.
+CHUNK_BYTES = 512 << 10
 
 _LIMITS = [
     ("grpc.max_send_message_length", 64 << 20),
@@ -24,10 +28,11 @@ _KEEPALIVE = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 # Who dials decides how long to wait between tries; gRPC's own pause must not exceed it.
-_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", 5_000)]
+_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 250), ("grpc.max_reconnect_backoff_ms", 1_000)]
 
-FIRST_RETRY_S = 0.5
-LAST_RETRY_S = 15.0
+FIRST_RETRY_S = 0.25
+# A round waits for its sites after every change of leader.
+LAST_RETRY_S = 2.0
 
 
 def retry_delays_s(draw: Callable[[], float] = random.random) -> Iterator[float]:

@@ -26,7 +26,7 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., cut_report: _Optional[_Union[CutReport, _Mapping]] = ..., cut_rows: _Optional[_Union[CutRows, _Mapping]] = ..., statistics: _Optional[_Union[StatisticsReport, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "prepare", "scan_cut", "list_cut_rows", "cut_decided", "report_statistics", "train", "localize", "round_committed", "job_ended")
+    __slots__ = ("welcome", "prepare", "scan_cut", "list_cut_rows", "cut_decided", "report_statistics", "train", "localize", "round_committed", "job_ended", "job_paused")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PREPARE_FIELD_NUMBER: _ClassVar[int]
     SCAN_CUT_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class ToAgent(_message.Message):
     LOCALIZE_FIELD_NUMBER: _ClassVar[int]
     ROUND_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     JOB_ENDED_FIELD_NUMBER: _ClassVar[int]
+    JOB_PAUSED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     prepare: Prepare
     scan_cut: ScanCut
@@ -47,15 +48,20 @@ class ToAgent(_message.Message):
     localize: Localize
     round_committed: RoundCommitted
     job_ended: JobEnded
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., scan_cut: _Optional[_Union[ScanCut, _Mapping]] = ..., list_cut_rows: _Optional[_Union[ListCutRows, _Mapping]] = ..., cut_decided: _Optional[_Union[CutDecided, _Mapping]] = ..., report_statistics: _Optional[_Union[ReportStatistics, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., localize: _Optional[_Union[Localize, _Mapping]] = ..., round_committed: _Optional[_Union[RoundCommitted, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ...) -> None: ...
+    job_paused: JobPaused
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., scan_cut: _Optional[_Union[ScanCut, _Mapping]] = ..., list_cut_rows: _Optional[_Union[ListCutRows, _Mapping]] = ..., cut_decided: _Optional[_Union[CutDecided, _Mapping]] = ..., report_statistics: _Optional[_Union[ReportStatistics, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., localize: _Optional[_Union[Localize, _Mapping]] = ..., round_committed: _Optional[_Union[RoundCommitted, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., job_paused: _Optional[_Union[JobPaused, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("site", "version")
+    __slots__ = ("site", "version", "instance", "held_jobs")
     SITE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    HELD_JOBS_FIELD_NUMBER: _ClassVar[int]
     site: str
     version: str
-    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    instance: str
+    held_jobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., instance: _Optional[str] = ..., held_jobs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("heartbeat_s",)
@@ -64,7 +70,7 @@ class Welcome(_message.Message):
     def __init__(self, heartbeat_s: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job", "round", "phase", "rows", "loss", "bytes_up", "bytes_down")
+    __slots__ = ("job", "round", "phase", "rows", "loss", "bytes_up", "bytes_down", "note")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +78,7 @@ class Progress(_message.Message):
     LOSS_FIELD_NUMBER: _ClassVar[int]
     BYTES_UP_FIELD_NUMBER: _ClassVar[int]
     BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     job: str
     round: int
     phase: str
@@ -79,7 +86,8 @@ class Progress(_message.Message):
     loss: float
     bytes_up: int
     bytes_down: int
-    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., rows: _Optional[int] = ..., loss: _Optional[float] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ...) -> None: ...
+    note: str
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., rows: _Optional[int] = ..., loss: _Optional[float] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("job", "task_json", "seed")
@@ -234,34 +242,50 @@ class Localize(_message.Message):
     def __init__(self, job: _Optional[str] = ..., base_version: _Optional[int] = ..., rounds: _Optional[int] = ...) -> None: ...
 
 class RoundCommitted(_message.Message):
-    __slots__ = ("job", "round", "version")
+    __slots__ = ("job", "round", "version", "counted", "oldest", "reason")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     job: str
     round: int
     version: int
-    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    counted: int
+    oldest: int
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., version: _Optional[int] = ..., counted: _Optional[int] = ..., oldest: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
-class JobEnded(_message.Message):
-    __slots__ = ("job", "finished", "reason")
+class JobPaused(_message.Message):
+    __slots__ = ("job", "reason")
     JOB_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     job: str
-    finished: bool
     reason: str
-    def __init__(self, job: _Optional[str] = ..., finished: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class JobEnded(_message.Message):
+    __slots__ = ("job", "status", "reason")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    status: str
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Failed(_message.Message):
-    __slots__ = ("job", "round", "reason")
+    __slots__ = ("job", "round", "reason", "asked")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
     job: str
     round: int
     reason: str
-    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    asked: str
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., reason: _Optional[str] = ..., asked: _Optional[str] = ...) -> None: ...
 
 class UploadPart(_message.Message):
     __slots__ = ("header", "chunk")
@@ -307,28 +331,46 @@ class UpdateHeader(_message.Message):
     def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("offset", "data", "crc32")
+    __slots__ = ("offset", "data")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
-    CRC32_FIELD_NUMBER: _ClassVar[int]
     offset: int
     data: bytes
-    crc32: int
-    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class UploadAnswer(_message.Message):
+    __slots__ = ("credit", "receipt")
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    credit: UploadCredit
+    receipt: UploadReceipt
+    def __init__(self, credit: _Optional[_Union[UploadCredit, _Mapping]] = ..., receipt: _Optional[_Union[UploadReceipt, _Mapping]] = ...) -> None: ...
+
+class UploadCredit(_message.Message):
+    __slots__ = ("received", "until")
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    received: int
+    until: int
+    def __init__(self, received: _Optional[int] = ..., until: _Optional[int] = ...) -> None: ...
 
 class UploadReceipt(_message.Message):
-    __slots__ = ("accepted", "reason")
+    __slots__ = ("accepted", "reason", "again")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
     accepted: bool
     reason: str
-    def __init__(self, accepted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    again: bool
+    def __init__(self, accepted: _Optional[bool] = ..., reason: _Optional[str] = ..., again: _Optional[bool] = ...) -> None: ...
 
 class LaunchRequest(_message.Message):
-    __slots__ = ("job_json",)
+    __slots__ = ("job_json", "request_id")
     JOB_JSON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     job_json: str
-    def __init__(self, job_json: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, job_json: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class LaunchReply(_message.Message):
     __slots__ = ("job",)
@@ -342,8 +384,34 @@ class FollowRequest(_message.Message):
     job: str
     def __init__(self, job: _Optional[str] = ...) -> None: ...
 
+class ControlRequest(_message.Message):
+    __slots__ = ("job", "action", "reason")
+    class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PAUSE: _ClassVar[ControlRequest.Action]
+        RESUME: _ClassVar[ControlRequest.Action]
+        CANCEL: _ClassVar[ControlRequest.Action]
+    PAUSE: ControlRequest.Action
+    RESUME: ControlRequest.Action
+    CANCEL: ControlRequest.Action
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    action: ControlRequest.Action
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., action: _Optional[_Union[ControlRequest.Action, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ControlReply(_message.Message):
+    __slots__ = ("status", "reason")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    reason: str
+    def __init__(self, status: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class JobEvent(_message.Message):
-    __slots__ = ("time_s", "job", "started", "site", "cut", "round", "localized", "ended")
+    __slots__ = ("time_s", "job", "started", "site", "cut", "round", "localized", "ended", "phase")
     TIME_S_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +420,7 @@ class JobEvent(_message.Message):
     ROUND_FIELD_NUMBER: _ClassVar[int]
     LOCALIZED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
     time_s: float
     job: str
     started: JobStarted
@@ -360,7 +429,18 @@ class JobEvent(_message.Message):
     round: RoundEvent
     localized: LocalizedEvent
     ended: JobEnded
-    def __init__(self, time_s: _Optional[float] = ..., job: _Optional[str] = ..., started: _Optional[_Union[JobStarted, _Mapping]] = ..., site: _Optional[_Union[SiteEvent, _Mapping]] = ..., cut: _Optional[_Union[CutEvent, _Mapping]] = ..., round: _Optional[_Union[RoundEvent, _Mapping]] = ..., localized: _Optional[_Union[LocalizedEvent, _Mapping]] = ..., ended: _Optional[_Union[JobEnded, _Mapping]] = ...) -> None: ...
+    phase: PhaseEvent
+    def __init__(self, time_s: _Optional[float] = ..., job: _Optional[str] = ..., started: _Optional[_Union[JobStarted, _Mapping]] = ..., site: _Optional[_Union[SiteEvent, _Mapping]] = ..., cut: _Optional[_Union[CutEvent, _Mapping]] = ..., round: _Optional[_Union[RoundEvent, _Mapping]] = ..., localized: _Optional[_Union[LocalizedEvent, _Mapping]] = ..., ended: _Optional[_Union[JobEnded, _Mapping]] = ..., phase: _Optional[_Union[PhaseEvent, _Mapping]] = ...) -> None: ...
+
+class PhaseEvent(_message.Message):
+    __slots__ = ("round", "phase", "reason")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    phase: str
+    reason: str
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class JobStarted(_message.Message):
     __slots__ = ("sites", "rounds", "consistency", "racks")

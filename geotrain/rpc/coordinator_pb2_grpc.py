@@ -39,10 +39,10 @@ class CoordinatorStub:
                 request_serializer=geotrain_dot_rpc_dot_coordinator__pb2.FromAgent.SerializeToString,
                 response_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.ToAgent.FromString,
                 _registered_method=True)
-        self.Upload = channel.stream_unary(
+        self.Upload = channel.stream_stream(
                 '/geotrain.v1.Coordinator/Upload',
                 request_serializer=geotrain_dot_rpc_dot_coordinator__pb2.UploadPart.SerializeToString,
-                response_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.UploadReceipt.FromString,
+                response_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.UploadAnswer.FromString,
                 _registered_method=True)
         self.Launch = channel.unary_unary(
                 '/geotrain.v1.Coordinator/Launch',
@@ -53,6 +53,11 @@ class CoordinatorStub:
                 '/geotrain.v1.Coordinator/Follow',
                 request_serializer=geotrain_dot_rpc_dot_coordinator__pb2.FollowRequest.SerializeToString,
                 response_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.JobEvent.FromString,
+                _registered_method=True)
+        self.Control = channel.unary_unary(
+                '/geotrain.v1.Coordinator/Control',
+                request_serializer=geotrain_dot_rpc_dot_coordinator__pb2.ControlRequest.SerializeToString,
+                response_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.ControlReply.FromString,
                 _registered_method=True)
 
 
@@ -67,7 +72,7 @@ class CoordinatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Upload(self, request_iterator, context):
-        """One update: a header, then its chunks in order.
+        """One update: a header, then its chunks in order, as far as each answer allows; the last answer is the receipt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +92,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Control(self, request, context):
+        """Pauses, resumes or cancels a job; answers when that is noted in the view. Asked again, it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,10 +107,10 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     request_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.FromAgent.FromString,
                     response_serializer=geotrain_dot_rpc_dot_coordinator__pb2.ToAgent.SerializeToString,
             ),
-            'Upload': grpc.stream_unary_rpc_method_handler(
+            'Upload': grpc.stream_stream_rpc_method_handler(
                     servicer.Upload,
                     request_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.UploadPart.FromString,
-                    response_serializer=geotrain_dot_rpc_dot_coordinator__pb2.UploadReceipt.SerializeToString,
+                    response_serializer=geotrain_dot_rpc_dot_coordinator__pb2.UploadAnswer.SerializeToString,
             ),
             'Launch': grpc.unary_unary_rpc_method_handler(
                     servicer.Launch,
@@ -109,6 +121,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Follow,
                     request_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.FollowRequest.FromString,
                     response_serializer=geotrain_dot_rpc_dot_coordinator__pb2.JobEvent.SerializeToString,
+            ),
+            'Control': grpc.unary_unary_rpc_method_handler(
+                    servicer.Control,
+                    request_deserializer=geotrain_dot_rpc_dot_coordinator__pb2.ControlRequest.FromString,
+                    response_serializer=geotrain_dot_rpc_dot_coordinator__pb2.ControlReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -159,12 +176,12 @@ class Coordinator:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/geotrain.v1.Coordinator/Upload',
             geotrain_dot_rpc_dot_coordinator__pb2.UploadPart.SerializeToString,
-            geotrain_dot_rpc_dot_coordinator__pb2.UploadReceipt.FromString,
+            geotrain_dot_rpc_dot_coordinator__pb2.UploadAnswer.FromString,
             options,
             channel_credentials,
             insecure,
@@ -219,6 +236,33 @@ class Coordinator:
             '/geotrain.v1.Coordinator/Follow',
             geotrain_dot_rpc_dot_coordinator__pb2.FollowRequest.SerializeToString,
             geotrain_dot_rpc_dot_coordinator__pb2.JobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Control(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/geotrain.v1.Coordinator/Control',
+            geotrain_dot_rpc_dot_coordinator__pb2.ControlRequest.SerializeToString,
+            geotrain_dot_rpc_dot_coordinator__pb2.ControlReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,15 +1,16 @@
 """Looks model states up in the view, whole or not at all. Knows nothing of how they were made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from threading import Lock
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 import torch
 
-from geotrain.errors import DataError, ViewError
+from geotrain.errors import ViewError
 from geotrain.states.manifest import (
     ALIASES,
     MANIFESTS,
@@ -22,7 +23,8 @@ from geotrain.states.manifest import (
     reference,
 )
 from geotrain.states.tensors import from_parts
-from geotrain.view.connect import View
+from geotrain.view.connect import Record, View
+from geotrain.view.query import read_set
 
 PARTS_PER_BATCH = 32  # of half a MiB at most
 
@@ -64,16 +66,21 @@ class ModelLookup:
             version = self._version()  # again: while this thread waited, another may have gone further
             if self._current is not None and self._current.manifest.version == version:
                 return self._current
-            state = self.at(version)
+            state = self._state(version)
             self._current = replace(state, bytes_read=0)
             return state
 
     def at(self, version: int) -> State:
-        """Returns one version. Raises UnknownState where there is none."""
-        key = reference(self._model, self._scope, version)
-        record = self._view.get(MANIFESTS, key)
+        """Returns one version. Raises UnknownState where there is none, or none yet that counts."""
+        head = self._head()
+        if version > (head.bins["newest"] if head else 0):  # what stands there may still be written over
+            raise self._unknown(version)
+        return self._state(version)
+
+    def _state(self, version: int) -> State:
+        record = self._view.get(MANIFESTS, reference(self._model, self._scope, version))
         if record is None:
-            raise UnknownState(f"there is no model state {key}", self._known())
+            raise self._unknown(version)
         data = record.bins["manifest"]
         manifest = Manifest.from_bytes(data)
         tensors, bytes_read = self._tensors(manifest.tensors)
@@ -85,17 +92,24 @@ class ModelLookup:
 
     def _tensors(self, named: Mapping[str, TensorEntry]) -> tuple[dict[str, torch.Tensor], int]:
         """Returns the tensors, and how many bytes had to be read for them."""
-        entries = set(named.values())
+        entries = dict.fromkeys(named.values())
         tensors = {entry: held for entry in entries if (held := self._held.get(entry)) is not None}
-        missing = entries - tensors.keys()
-        parts = self._fetch({part for entry in missing for part in entry.parts})
-        tensors |= {entry: from_parts(entry, parts) for entry in missing}
+        missing = [entry for entry in entries if entry not in tensors]
+        stream = self._fetch([part for entry in missing for part in entry.parts])
+        tensors |= {entry: from_parts(entry, islice(stream, len(entry.parts))) for entry in missing}
         self._held.update(tensors)
-        return {name: tensors[entry] for name, entry in named.items()}, sum(map(len, parts.values()))
+        bytes_read = sum(tensors[entry].nbytes for entry in missing)
+        return {name: tensors[entry] for name, entry in named.items()}, bytes_read
+
+    def _head(self) -> Record | None:
+        return self._view.get(ALIASES, head_key(self._model, self._scope))
+
+    def _unknown(self, version: int) -> UnknownState:
+        return UnknownState(f"there is no model state {reference(self._model, self._scope, version)}", self._known())
 
     def _version(self) -> int:
-        head = self._view.get(ALIASES, head_key(self._model, self._scope))
-        if head is None:
+        head = self._head()
+        if head is None or not head.bins["newest"]:
             raise UnknownState(f"model {self._model} has no state in scope {self._scope}", self._known())
         aliases = head.bins["aliases"]
         if self._alias not in aliases:
@@ -104,26 +118,24 @@ class ModelLookup:
             )
         return int(aliases[self._alias])
 
-    def _fetch(self, parts: Iterable[str]) -> dict[str, bytes]:
-        listed = list(parts)
-        fetched = {}
-        for at in range(0, len(listed), PARTS_PER_BATCH):
-            batch = listed[at : at + PARTS_PER_BATCH]
-            for part, record in zip(batch, self._view.get_many(TENSORS, batch), strict=True):
-                data = bytes(record.bins["data"]) if record else b""
+    def _fetch(self, parts: Sequence[str]) -> Iterator[bytes]:
+        """Yields each part, verified; only a batch of them is in memory."""
+        for at in range(0, len(parts), PARTS_PER_BATCH):
+            batch = parts[at : at + PARTS_PER_BATCH]
+            keys = list(dict.fromkeys(batch))
+            records = dict(zip(keys, self._view.get_many(TENSORS, keys), strict=True))
+            for part in batch:
+                record = records[part]
+                data = record.bins["data"] if record else b""
                 if sha256(data).hexdigest() != part:
                     raise ViewError(
                         f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
                         "delete that record where it exists, then publish the state again",
                     )
-                fetched[part] = data
-        return fetched
+                yield data
 
     def _known(self) -> str:
         """What there is instead, for whoever asked for something that there is not."""
-        try:
-            rows = self._view.scan(ALIASES, {"model": "string", "scope": "string", "newest": "int64"}).read_all()
-        except DataError:  # the first state makes the set
-            return "publish one first"
-        states = sorted(reference(row["model"], row["scope"], row["newest"]) for row in rows.to_pylist())
+        rows = read_set(self._view, ALIASES, ["model", "scope", "newest"])
+        states = sorted(reference(row["model"], row["scope"], row["newest"]) for row in rows if row["newest"])
         return f"the newest of each scope: {', '.join(states)}" if states else "publish one first"

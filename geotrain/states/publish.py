@@ -3,29 +3,18 @@
 Knows nothing of how the state was made.
 """
 
-import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from geotrain.errors import ViewError
-from geotrain.states.manifest import (
-    ALIASES,
-    MANIFESTS,
-    TENSORS,
-    Manifest,
-    TensorEntry,
-    check_names,
-    head_key,
-    reference,
-)
+from geotrain.states.heads import move_alias, write_manifest
+from geotrain.states.manifest import TENSORS, TensorEntry, check_names, reference
 from geotrain.states.tensors import to_parts
-from geotrain.view.connect import Conflict, View
-from geotrain.view.refusals import InDoubt
-from geotrain.view.retry import pauses
+from geotrain.view.connect import View
 
 # The server is at its best with records up to 128 KiB; half of its default limit costs fewer trips over the ocean.
 MAX_PART_BYTES = 512 * 1024
@@ -33,6 +22,11 @@ MAX_PART_BYTES = 512 * 1024
 RECORD_OVERHEAD_BYTES = 1024
 # Writes wait for the farthest replica, so several are under way at once.
 NUM_THREADS = 8
+MAX_UNDER_WAY = 2 * NUM_THREADS
+# Asked for at once whether the view has them.
+PARTS_PER_BATCH = 64
+
+Tensors = Iterable[tuple[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,7 @@ def publish(
 ) -> Published:
     """Writes the state as the next version of its scope, and moves the alias to it: `write_state`, `move_alias`."""
     check_names(model, scope, alias)
-    written = write_state(view, model=model, scope=scope, tensors=tensors, lineage=lineage, metadata=metadata)
+    written = write_state(view, model=model, scope=scope, tensors=tensors.items(), lineage=lineage, metadata=metadata)
     move_alias(view, model, scope, written.version, alias=alias)
     return written
 
@@ -69,20 +63,28 @@ def write_state(
     *,
     model: str,
     scope: str,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Tensors,
     lineage: Mapping[str, Any],
     metadata: Mapping[str, str],
-    resume: Mapping[str, torch.Tensor] | None = None,
+    resume: Tensors = (),
+    epoch: int | None = None,
 ) -> Published:
     """Writes the state as the next version of its scope; no reader sees it before an alias points to it.
 
-    resume: tensors for those who train on from here. Parts of tensors that the view holds are not written again. A
+    tensors, resume: names and tensors, in this order, each asked for when its turn has come, and left as it is until
+    the call returns; resume: for those who train on from here. Parts that the view holds are not written again. A
     version after the newest that says the same already is taken for this one: who was interrupted may call again.
+    epoch: of the coordinator that publishes; Fenced is raised where a later one has published.
     """
     check_names(model, scope, "production")
-    part_bytes = min(MAX_PART_BYTES, view.max_record_bytes - RECORD_OVERHEAD_BYTES)
-    entries, parts = _encode(tensors, part_bytes)
-    resume_entries, resume_parts = _encode(resume or {}, part_bytes)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        writer = _PartWriter(view, pool)
+        try:
+            entries, resume_entries = writer.take(tensors), writer.take(resume)
+            writer.finish()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # the others would only wait for the same again
+            raise
     fields = {
         "model": model,
         "scope": scope,
@@ -91,71 +93,49 @@ def write_state(
         "lineage": lineage,
         "metadata": metadata,
     }
-    bytes_written = _write_missing(view, parts | resume_parts)
-    version, manifest_bytes = _write_manifest(view, fields)
-    return Published(version, reference(model, scope, version), bytes_written + manifest_bytes)
+    version, manifest_bytes = write_manifest(view, fields, epoch)
+    return Published(version, reference(model, scope, version), writer.bytes_written + manifest_bytes)
 
 
-def _encode(tensors: Mapping[str, torch.Tensor], part_bytes: int) -> tuple[dict[str, TensorEntry], dict[str, bytes]]:
-    encoded = {name: to_parts(name, tensor, part_bytes) for name, tensor in tensors.items()}
-    parts = {part: data for _, of_tensor in encoded.values() for part, data in of_tensor.items()}
-    return {name: entry for name, (entry, _) in encoded.items()}, parts
+class _PartWriter:
+    """Writes the parts that the view lacks, several at once; only those under way are in memory a second time."""
 
+    def __init__(self, view: View, pool: ThreadPoolExecutor) -> None:
+        self.bytes_written = 0
+        self._view = view
+        self._pool = pool
+        self._part_bytes = min(MAX_PART_BYTES, view.max_record_bytes - RECORD_OVERHEAD_BYTES)
+        self._seen: set[str] = set()
+        self._next: dict[str, memoryview] = {}
+        self._under_way: deque[Future[None]] = deque()
 
-def _write_missing(view: View, parts: Mapping[str, bytes]) -> int:
-    held = view.exist(TENSORS, list(parts))
-    missing = {part: data for (part, data), exists in zip(parts.items(), held, strict=True) if not exists}
-    pool = ThreadPoolExecutor(NUM_THREADS)
-    try:
-        for write in [pool.submit(view.put, TENSORS, part, {"data": data}) for part, data in missing.items()]:
-            write.result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # after a failure the others would only wait for it again
-    return sum(map(len, missing.values()))
+    def take(self, tensors: Tensors) -> dict[str, TensorEntry]:
+        """The entries of the tensors, whose parts are written by when `finish` returns."""
+        entries = {}
+        for name, tensor in tensors:
+            entries[name], parts = to_parts(name, tensor, self._part_bytes)
+            self._next |= {part: data for part, data in parts.items() if part not in self._seen}
+            self._seen |= parts.keys()
+            if len(self._next) >= PARTS_PER_BATCH:
+                self._write_next()
+        return entries
 
+    def finish(self) -> None:
+        """Wait until every part is written. Raises ViewError for the first that is not."""
+        self._write_next()
+        self._wait_for(0)
 
-def _write_manifest(view: View, fields: dict[str, Any]) -> tuple[int, int]:
-    head = view.get(ALIASES, head_key(fields["model"], fields["scope"]), reads="linearizable")
-    version = (head.bins["newest"] if head else 0) + 1
-    for pause_s in pauses(view.config.ride_through_s):
-        manifest = Manifest(version=version, created_s=time.time(), **fields)
-        data = manifest.to_bytes()
-        try:
-            view.put(MANIFESTS, manifest.reference, {"manifest": data}, generation=0)
-            return version, len(data)
-        except Conflict as error:
-            last: ViewError = error
-            found = view.get(MANIFESTS, manifest.reference, reads="linearizable")
-            if found and Manifest.from_bytes(found.bins["manifest"]).same_but_for_its_time(manifest):
-                return version, 0  # written when no answer came, or before we were interrupted
-            version += 1  # of a publisher that stopped before its alias, or is about to move it
-        except InDoubt as error:  # the same again: it either creates the record, or finds it
-            last = error
-            time.sleep(pause_s)
-    raise last
+    def _write_next(self) -> None:
+        parts, self._next = self._next, {}
+        for (part, data), exists in zip(parts.items(), self._view.exist(TENSORS, list(parts)), strict=True):
+            if not exists:
+                self._wait_for(MAX_UNDER_WAY - 1)
+                self._under_way.append(self._pool.submit(self._write, part, data))
+                self.bytes_written += len(data)
 
+    def _write(self, part: str, data: memoryview) -> None:
+        self._view.put(TENSORS, part, {"data": bytes(data)})
 
-def move_alias(view: View, model: str, scope: str, version: int, *, alias: str = "production") -> None:
-    """Points the alias to the version.
-
-    A reader of the alias sees the state before or this one, whole. Where it points to a higher version, it stays there.
-    """
-    key = head_key(model, scope)
-    for pause_s in pauses(view.config.ride_through_s):
-        head = view.get(ALIASES, key, reads="linearizable")
-        newest, aliases = (head.bins["newest"], head.bins["aliases"]) if head else (0, {})
-        if aliases.get(alias, 0) >= version:  # by a write of ours that was in doubt, or by a later publisher
-            return
-        bins = {
-            "model": model,
-            "scope": scope,
-            "newest": max(newest, version),
-            "aliases": {**aliases, alias: version},
-        }
-        try:
-            view.put(ALIASES, key, bins, generation=head.generation if head else 0)
-            return
-        except (Conflict, InDoubt) as error:
-            last = error
-            time.sleep(pause_s)
-    raise last
+    def _wait_for(self, num_under_way: int) -> None:
+        while len(self._under_way) > num_under_way:
+            self._under_way.popleft().result()

@@ -15,7 +15,7 @@ def build_model(task: TaskConfig, encoding: Encoding, allowed: Sequence[str]) ->
     """Return the task's model with fresh parameters; torch's random generator decides which.
 
     The model is an ordinary module. It is made with num_numeric and cardinalities besides its own arguments, and turns
-    the inputs that `geotrain.tasks.features.encode` describes into one output a row.
+    the inputs that `geotrain.tasks.samples.encode` describes into one output a row.
     """
     model = instantiate(
         task.model,

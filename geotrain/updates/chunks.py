@@ -1,72 +1,115 @@
-"""An update as checked chunks: split at the site, spooled to disk at the coordinator. Knows no network."""
+"""Room for updates on disk, and an update that comes in chunks. Knows no network."""
 
 import hashlib
 import os
+import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import IO
 
-from geotrain.errors import UpdateRefused
+from geotrain.errors import GeotrainError, UpdateRefused
+
+CRC = struct.Struct("<I")
+READ_BYTES = 1 << 20
 
 
-def split(data: bytes, max_bytes: int) -> Iterator[tuple[int, memoryview, int]]:
-    """(offset, data, crc32) of each chunk, in order."""
-    view = memoryview(data)
-    for offset in range(0, len(view), max_bytes):
-        chunk = view[offset : offset + max_bytes]
-        yield offset, chunk, zlib.crc32(chunk)
+class DiskFull(GeotrainError):
+    """A spool folder that does not take an update. The update is not at fault."""
+
+
+def reserve(file: IO[bytes], num_bytes: int, path: Path) -> None:
+    """Take the room for a file before it is written. Raises DiskFull, so that no one works in vain."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(num_bytes, 1))
+    except OSError as error:
+        raise disk_full(path, error) from None
+
+
+def disk_full(path: Path, error: OSError) -> DiskFull:
+    return DiskFull(
+        f"{path.parent} does not take an update: {error.strerror or error}", "Free room there, or set spool_dir."
+    )
 
 
 class Spool:
     """Receives one update into a file that gets its name only when every byte has been checked.
 
-    path: where the finished update will be. num_bytes, sha256: what the header promised.
-    Every method raises UpdateRefused with what did not match; leaving the `with` block unfinished removes the file.
+    A broken connection leaves it as it is: `received` says from which byte to go on.
+    path: where the finished update will be; part: until then. num_bytes, sha256: what the header promised.
+    max_bytes: largest that is taken.
     """
 
     def __init__(self, path: Path, *, num_bytes: int, sha256: bytes, max_bytes: int) -> None:
+        """Raises UpdateRefused for a promise that can't be taken, DiskFull where there is no room for it."""
         if num_bytes > max_bytes:
             raise UpdateRefused(
                 f"the update has {num_bytes} bytes, the coordinator's max_update_bytes is {max_bytes}",
                 "Raise max_update_bytes at the coordinator if models of this size are meant.",
             )
-        self._path = path
-        self._part = path.with_suffix(".part")
-        self._num_bytes = num_bytes
-        self._expected_sha256 = sha256
-        self._sha256 = hashlib.sha256()
-        self._received = 0
+        self.path = path
+        self.num_bytes = num_bytes
+        self.sha256 = sha256
+        self.received = 0
+        self._hash = hashlib.sha256()
+        self._crc32 = 0
+        self.part = path.with_suffix(".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.part.open("wb", buffering=0)
+        except OSError as error:
+            raise disk_full(path, error) from None
+        try:
+            reserve(self._file, num_bytes, path)
+        except DiskFull:
+            self.discard()
+            raise
 
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("wb")
-        return self
+    def add(self, offset: int, data: bytes) -> None:
+        """Take the next bytes. Raises UpdateRefused where they are not, DiskFull where they can't be written."""
+        if offset != self.received:
+            raise UpdateRefused(f"the chunk starts at byte {offset}, expected {self.received}")
+        if offset + len(data) > self.num_bytes:
+            raise UpdateRefused(f"the chunk ends after byte {self.num_bytes}, where the header says the update ends")
+        left, at = memoryview(data), offset
+        try:
+            while left:
+                written = os.pwrite(self._file.fileno(), left, at)
+                left, at = left[written:], at + written
+        except OSError as error:
+            raise disk_full(self.path, error) from None
+        self._hash.update(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self.received += len(data)
 
-    def __exit__(self, *_: object) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte is here, and is what the header promised."""
+        return self.received == self.num_bytes and self._hash.digest() == self.sha256
+
+    def finish(self) -> None:
+        """Give the update its name, and its CRC-32 behind its bytes.
+
+        Not synced to the disk: whoever restarts asks the sites for it again.
+        """
+        try:
+            os.pwrite(self._file.fileno(), CRC.pack(self._crc32), self.num_bytes)
+            self._file.close()
+            self.part.replace(self.path)
+        except OSError as error:
+            raise disk_full(self.path, error) from None
+
+    def discard(self) -> None:
+        """Forget what has come so far."""
         self._file.close()
-        self._part.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
 
-    def add(self, offset: int, data: bytes, crc32: int) -> None:
-        """Take the next chunk."""
-        if offset != self._received:
-            raise UpdateRefused(f"the chunk starts at byte {offset}, expected {self._received}")
-        if offset + len(data) > self._num_bytes:
-            raise UpdateRefused(f"the chunk ends after byte {self._num_bytes}, where the header says the update ends")
-        if zlib.crc32(data) != crc32:
-            raise UpdateRefused(f"the chunk at byte {offset} was damaged on its way (crc32)")
-        self._file.write(data)
-        self._sha256.update(data)
-        self._received += len(data)
 
-    def finish(self) -> Path:
-        """The path of the complete update, durably written."""
-        if self._received != self._num_bytes:
-            raise UpdateRefused(f"the update ended after {self._received} of {self._num_bytes} bytes")
-        if self._sha256.digest() != self._expected_sha256:
-            raise UpdateRefused("the update was damaged on its way (sha256)")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self._path)
-        return self._path
+def is_intact(path: Path) -> bool:
+    """Whether a finished spool file is still as it came."""
+    crc32 = 0
+    with path.open("rb", buffering=0) as file:
+        left = os.fstat(file.fileno()).st_size - CRC.size
+        while left > 0 and (data := file.read(min(left, READ_BYTES))):
+            crc32 = zlib.crc32(data, crc32)
+            left -= len(data)
+        return left == 0 and file.read(CRC.size) == CRC.pack(crc32)

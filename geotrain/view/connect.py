@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aerospike
 from aerospike import exception as aerospike_errors
+from aerospike_helpers import expressions
 
 from geotrain.errors import ViewError
 from geotrain.view import verify
@@ -23,6 +24,9 @@ Key = str | int | bytes
 ClientRecord = tuple[Any, dict[str, Any], dict[str, Any]]  # key, metadata, bins
 AerospikeError = aerospike_errors.AerospikeError
 
+# A compare-and-set that lost.
+LOST = (aerospike_errors.RecordGenerationError, aerospike_errors.RecordExistsError, aerospike_errors.FilteredOut)
+
 MAX_KEYS_PER_BATCH = 5000
 DEFAULT_RECORD_BYTES = 1024 * 1024
 
@@ -33,7 +37,7 @@ FILTERED_OUT = 27
 
 
 class Conflict(ViewError):
-    """A compare-and-set that lost: the record is not in the generation that the writer saw."""
+    """A compare-and-set that lost: the record is not in the generation that the writer saw, or not idle for so long."""
 
 
 class Record(NamedTuple):
@@ -82,13 +86,15 @@ class View:
         """Returns the key as the client takes it."""
         return self.config.namespace, set_name, bytearray(key) if isinstance(key, bytes) else key
 
-    def get(self, set_name: str, key: Key, *, reads: str | None = None) -> Record | None:
+    def get(
+        self, set_name: str, key: Key, *, reads: str | None = None, deadline_s: float | None = None
+    ) -> Record | None:
         """Returns the record; None where there is none.
 
         reads: `local` or `linearizable`, for this read; an eventual namespace answers `linearizable` from the master,
-        which is the most that it can do.
+        which is the most that it can do. deadline_s: for this read, instead of the configuration's.
         """
-        policy = self._read_policies[reads or self.config.reads]
+        policy = {**(self._read_policies[reads or self.config.reads] or {}), **_within(deadline_s)}
         try:
             _, meta, bins = self.client.get(self.key(set_name, key), policy)
         except aerospike_errors.RecordNotFound:
@@ -106,24 +112,38 @@ class View:
         """Returns for each key whether there is a record."""
         return [row is not None for row in self.read_many(set_name, keys, [])]
 
-    def put(self, set_name: str, key: Key, bins: Mapping[str, Any], *, generation: int | None = None) -> None:
+    def put(
+        self,
+        set_name: str,
+        key: Key,
+        bins: Mapping[str, Any],
+        *,
+        generation: int | None = None,
+        idle_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> None:
         """Writes bins of a record, and leaves its others.
 
         generation: None writes whatever is there, and tries again for `ride_through_s` (the same bins twice do no
-        harm); 0 only creates; else the generation that the record must have. Raises Conflict where it has not, InDoubt
+        harm); 0 only creates; else the generation that the record must have. idle_s: for so long the record must not
+        have been written, by the server's clock; one that is not there is created. deadline_s: for this write, instead
+        of the configuration's `deadline_s` and `ride_through_s`. Raises Conflict where the record is not so, InDoubt
         where no answer came.
         """
         meta = None if not generation else {"gen": generation}
-        policy = None
+        policy: dict[str, Any] = _within(deadline_s)
         if generation is not None:
-            policy = {"gen": aerospike.POLICY_GEN_EQ} if generation else {"exists": aerospike.POLICY_EXISTS_CREATE}
+            policy |= {"gen": aerospike.POLICY_GEN_EQ} if generation else {"exists": aerospike.POLICY_EXISTS_CREATE}
+        if idle_s is not None:
+            policy["expressions"] = expressions.GE(expressions.SinceUpdateTime(), round(idle_s * 1000)).compile()
         in_doubt = False
-        for pause_s in pauses(self.config.ride_through_s):
+        for pause_s in pauses(deadline_s or self.config.ride_through_s):
             try:
                 self.client.put(self.key(set_name, key), bins, meta, policy)
                 return
-            except (aerospike_errors.RecordGenerationError, aerospike_errors.RecordExistsError) as error:
-                what = f"{set_name}/{key!r} was written by someone else"
+            except LOST as error:
+                too_soon = f", or less than {idle_s:g} s ago" if idle_s else ""
+                what = f"{set_name}/{key!r} was written by someone else{too_soon}"
                 raise Conflict(what, "read it again, then decide") from error
             except AerospikeError as error:
                 last = error
@@ -294,6 +314,11 @@ def _open(config: ViewConfig) -> Any:
             f"no cluster answers at {_hosts(config)} within {config.connect_timeout_s:g} s ({error.msg})",
             "start it, or set view.hosts to the address of one of its nodes",
         ) from error
+
+
+def _within(deadline_s: float | None) -> dict[str, int]:
+    """The policy of a call that has another deadline than the configuration's."""
+    return {} if deadline_s is None else dict.fromkeys(("total_timeout", "socket_timeout"), round(deadline_s * 1000))
 
 
 def _hosts(config: ViewConfig) -> str:

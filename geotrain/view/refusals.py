@@ -15,7 +15,11 @@ REASONS = {
 }
 
 
-class InDoubt(ViewError):
+class Refusal(ViewError):
+    """The cluster did not do what it was asked: not now, or not before an operator has mended it."""
+
+
+class InDoubt(Refusal):
     """A write that was sent and not answered: it may have been applied, or still be."""
 
 
@@ -29,4 +33,4 @@ def refusal(doing: str, code: int | None, message: str | None = None, in_doubt: 
     what, remedy = reason(code, message)
     if in_doubt:
         what += "; it may have been applied all the same"
-    return (InDoubt if in_doubt else ViewError)(f"{doing}: {what} (code {code})", remedy)
+    return (InDoubt if in_doubt else Refusal)(f"{doing}: {what} (code {code})", remedy)

@@ -14,10 +14,11 @@ from coordinator import events, instructions
 from coordinator.events import Event, Held
 from coordinator.facts import CommitFacts, CutFacts, JobFacts, LocalizedFacts, RoundFacts, proof
 from coordinator.instructions import Instruction
-from coordinator.job import Job, Phase, Rules
+from coordinator.job import Job
+from coordinator.rules import Phase, Rules
 
 SITES = ("ewr", "jfk", "lga")
-RULES = Rules(sites=SITES, min_sites=2, rounds=2, gather_deadline_s=60, phase_deadline_s=30, skew_margin_s=1)
+RULES = Rules(sites=SITES, min_sites=2, rounds=2, gather_deadline_s=60, phase_deadline_s=30)
 ZEROS = {"legs": np.zeros(4096, np.uint64)}
 OTHERS = {"legs": np.ones(4096, np.uint64)}
 NOW_S = 1000.0
@@ -91,7 +92,7 @@ class World:
     @property
     def outcome(self) -> Any:
         commits = {
-            number: (past.base_version, past.until_ns, past.commit.version, sorted(past.commit.weights))
+            number: (past.base_version, past.commit.version, sorted(past.commit.weights))
             for number, past in self.rounds.items()
         }
         return commits, {site: facts.version for site, facts in self.localized.items()}, self.end
@@ -126,8 +127,8 @@ class World:
         """As the runner does it: every write may be the last."""
         newest = self.facts.rounds[-1] if self.rounds else RoundFacts(round=0)
         match instruction:
-            case instructions.ScanCut(sites, number, until_ns, base_version) if number != newest.round:
-                self._note(RoundFacts(round=number, base_version=base_version, until_ns=until_ns, sites=sites))
+            case instructions.ScanCut(sites, number, base_version) if number != newest.round:
+                self._note(RoundFacts(round=number, base_version=base_version, sites=sites))
             case instructions.DecideCut() if newest.commit is None:
                 cut = CutFacts(decided_s=0, rows=10, dropped=0, equal=True, proof=proof(instruction.fingerprints))
                 self._note(replace(newest, cut=cut))
@@ -175,7 +176,7 @@ UNDISTURBED = World().run()
 
 def test_an_undisturbed_job_trains_each_round_once_and_commits_it():
     commits, localized, end = UNDISTURBED.outcome
-    assert [version for _, _, version, _ in commits.values()] == [2, 1, 3]
+    assert [version for _, version, _ in commits.values()] == [2, 1, 3]
     assert localized.keys() == set(SITES)
     assert end.finished
     assert all(agent.trainings == {1: 1, 2: 1, 0: 1} for agent in UNDISTURBED.agents.values())
@@ -205,10 +206,10 @@ def test_one_restart_of_an_agent_among_kills_of_the_coordinator_costs_at_most_it
     world = World(kills, dict(restarts)).run()
     assert world.end.finished, world.end.reason
     commits, _, _ = world.outcome
-    assert [commits[number][2] for number in sorted(commits)] == [1, 2, 3]
+    assert [commits[number][1] for number in sorted(commits)] == [1, 2, 3]
     for number in (1, 2):
-        assert len(commits[number][3]) >= 2
-        assert set(SITES) - set(commits[number][3]) <= set(restarts.values())
+        assert len(commits[number][2]) >= 2
+        assert set(SITES) - set(commits[number][2]) <= set(restarts.values())
     for agent in world.agents.values():
         assert max(agent.trainings.values()) == 1
 
@@ -223,7 +224,7 @@ def resumed(facts: JobFacts, *prepared: events.SitePrepared) -> tuple[Job, list[
 
 CUT = CutFacts(decided_s=0, rows=10, dropped=0, equal=True, proof=proof(ZEROS))
 FIRST = RoundFacts(round=0, commit=CommitFacts(committed_s=0, version=7))
-OPEN = RoundFacts(round=1, base_version=0, until_ns=5, sites=SITES, cut=CUT)
+OPEN = RoundFacts(round=1, base_version=0, sites=SITES, cut=CUT)
 LEFT = JobFacts(rounds=(FIRST, OPEN))
 
 
@@ -245,7 +246,7 @@ def test_who_holds_another_update_scans_the_same_cut_again(held):
         events.SitePrepared("jfk", Held(1, 7)),
         events.SitePrepared("lga", held),
     )
-    assert asked == [instructions.ScanCut(("lga",), 1, 5, 7)]
+    assert asked == [instructions.ScanCut(("lga",), 1, 7)]
     decided, train = job.handle(events.CutReported("lga", 1, {"legs": 10}, ZEROS), now_s=NOW_S)
     assert (decided.sites, decided.drop) == (("lga",), {})
     assert train == instructions.Train(SITES, 1, 7)
@@ -261,7 +262,7 @@ def test_who_can_not_have_the_rows_of_the_cut_again_waits_for_the_next_round(fou
         events.SitePrepared("jfk", Held(1, 7)),
         events.SitePrepared("lga"),
     )
-    assert asked == [instructions.ScanCut(("lga",), 1, 5, 7)]
+    assert asked == [instructions.ScanCut(("lga",), 1, 7)]
     assert job.handle(events.CutReported("lga", 1, {"legs": 10}, found), now_s=NOW_S) == [
         instructions.Train(("ewr", "jfk"), 1, 7)
     ]
@@ -269,7 +270,7 @@ def test_who_can_not_have_the_rows_of_the_cut_again_waits_for_the_next_round(fou
 
 def test_when_nobody_holds_anything_the_cut_is_decided_anew_at_the_same_moment():
     job, asked = resumed(LEFT, *(events.SitePrepared(site) for site in SITES))
-    assert asked == [instructions.ScanCut(SITES, 1, 5, 7)]
+    assert asked == [instructions.ScanCut(SITES, 1, 7)]
     for site in SITES:
         asked = job.handle(events.CutReported(site, 1, {"legs": 10}, OTHERS), now_s=NOW_S)
     assert asked[1:] == [instructions.Train(SITES, 1, 7)]

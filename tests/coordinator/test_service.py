@@ -1,7 +1,6 @@
 """The coordinator's gRPC service over a real socket and a real view, with agents that do what the test says."""
 
 import asyncio
-import hashlib
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,19 +15,21 @@ import torch
 from hydra import compose, initialize_config_module
 
 from coordinator.config import CoordinatorConfig, register
+from coordinator.ledger import JOBS
 from coordinator.service import CoordinatorService
 from geotrain.program import to_config
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import new_server, open_channel
 from geotrain.states.lookup import ModelLookup
-from geotrain.updates.chunks import split
-from geotrain.updates.codec import encode
 from geotrain.view.config import ViewConfig
 from geotrain.view.connect import View, connect
+from tests.coordinator.leading import new_leader, term_of
+from tests.updates.files import encoded, upload
 
 register()
 TIMEOUT_S = 60
+HEARTBEAT_S = 0.4
 
 
 def job_json(**changes: object) -> str:
@@ -48,9 +49,14 @@ class Agent:
         self.stub = stub
         self.call = stub.Session(timeout=TIMEOUT_S)
 
-    async def join(self) -> pb.ToAgent:
-        await self.call.write(pb.FromAgent(hello=pb.Hello(site=self.site, version="test")))
+    async def join(self, **hello: object) -> pb.ToAgent:
+        await self.call.write(pb.FromAgent(hello=pb.Hello(site=self.site, version="test", **hello)))
         return await self.call.read()
+
+    async def say_that_it_is_here(self, every_s: float) -> None:
+        while True:
+            await self.call.write(pb.FromAgent(progress=pb.Progress(phase="idle")))
+            await asyncio.sleep(every_s)
 
     async def expect(self, kind: str) -> object:
         message = await self.call.read()
@@ -81,34 +87,32 @@ class Agent:
     async def upload(
         self, job: str, tensors: dict[str, torch.Tensor], number: int = 1, **header: object
     ) -> pb.UploadReceipt:
-        data = encode(tensors)
         fields = {
             "job": job,
             "site": self.site,
             "round": number,
             "samples": 10,
             "metrics": {"loss": 0.5, "localized": 0.5},
-            "num_bytes": len(data),
-            "sha256": hashlib.sha256(data).digest(),
         }
-        parts = [pb.UploadPart(header=pb.UpdateHeader(**fields | header))]
-        parts += [
-            pb.UploadPart(chunk=pb.Chunk(offset=at, data=bytes(chunk), crc32=crc))
-            for at, chunk, crc in split(data, 1000)
-        ]
-        return await self.stub.Upload(iter(parts), timeout=TIMEOUT_S)
+        said = pb.UpdateHeader(**fields | header)
+        return await upload(self.stub, said, encoded(tensors), timeout_s=TIMEOUT_S)
 
 
 class Coordinator:
     """A coordinator that answers on a real port."""
 
-    def __init__(self, view: View, service: CoordinatorService, stub: rpc.CoordinatorStub) -> None:
+    def __init__(self, view: View, service: CoordinatorService, stub: rpc.CoordinatorStub, address: str) -> None:
         self.view = view
         self.service = service
         self.stub = stub
+        self.address = address
 
     async def launch(self, **changes: object) -> str:
         return (await self.stub.Launch(pb.LaunchRequest(job_json=job_json(**changes)), timeout=TIMEOUT_S)).job
+
+    async def control(self, job: str, action: int, reason: str) -> pb.ControlReply:
+        request = pb.ControlRequest(job=job, action=action, reason=reason)
+        return await self.stub.Control(request, timeout=TIMEOUT_S)
 
     async def end(self, job: str) -> pb.JobEnded:
         async for event in self.stub.Follow(pb.FollowRequest(job=job), timeout=TIMEOUT_S):
@@ -121,34 +125,33 @@ class Coordinator:
 
 
 @asynccontextmanager
-async def coordinator_over(view_config: ViewConfig, spool: Path) -> AsyncIterator[Coordinator]:
-    config = CoordinatorConfig(view=view_config, spool_dir=str(spool), heartbeat_s=TIMEOUT_S, sites=["ewr", "jfk"])
+async def coordinator_over(view_config: ViewConfig, spool: Path, heartbeat_s: float) -> AsyncIterator[Coordinator]:
+    config = CoordinatorConfig(view=view_config, spool_dir=str(spool), heartbeat_s=heartbeat_s, sites=["ewr", "jfk"])
     with connect(view_config) as view:
-        service = CoordinatorService(config, view)
+        view.client.truncate(view_config.namespace, JOBS, 0)  # a leader takes up what other tests have left
+        service = new_leader(config, view)
         server = new_server()
         rpc.add_CoordinatorServicer_to_server(service, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        jobs = asyncio.create_task(service.run_jobs())
-        async with open_channel(f"127.0.0.1:{port}") as channel:
-            yield Coordinator(view, service, rpc.CoordinatorStub(channel))
-        jobs.cancel()
+        async with term_of(service), open_channel(f"127.0.0.1:{port}") as channel:
+            yield Coordinator(view, service, rpc.CoordinatorStub(channel), f"127.0.0.1:{port}")
         await server.stop(None)
 
 
-Play = Callable[[Callable[[Coordinator], Awaitable[None]]], None]
+Play = Callable[..., None]
 
 
 @pytest.fixture
 def play(cluster, tmp_path) -> Play:
-    """Runs a scene against a fresh coordinator."""
+    """Runs a scene against a fresh coordinator. Agents that do as they are told send no heartbeats, and need none."""
     view = ViewConfig(
         hosts=cluster.hosts, namespace=cluster.namespace, require_strong_consistency=cluster.strong_consistency
     )
 
-    def run(scene: Callable[[Coordinator], Awaitable[None]]) -> None:
+    def run(scene: Callable[[Coordinator], Awaitable[None]], heartbeat_s: float = TIMEOUT_S) -> None:
         async def scenario() -> None:
-            async with coordinator_over(view, tmp_path / "spool") as coordinator:
+            async with coordinator_over(view, tmp_path / "spool", heartbeat_s) as coordinator:
                 await scene(coordinator)
 
         asyncio.run(asyncio.wait_for(scenario(), TIMEOUT_S))
@@ -248,7 +251,7 @@ def test_when_every_update_is_refused_the_job_fails_with_the_reasons_and_leaves_
         job, ewr, jfk, base = await two_agents_in_training(coordinator)
         await ewr.upload(job, {name: tensor * math.inf for name, tensor in base.items()})
         ended = await coordinator.end(job)
-        assert not ended.finished
+        assert ended.status == "failed"
         assert "ewr: update refused" in ended.reason
         assert (await jfk.expect("job_ended")).reason == ended.reason
 
@@ -266,7 +269,7 @@ def test_localized_tensors_are_laid_over_the_global_model_under_the_sites_scope(
             await agent.expect("localize")
             head = {"head.bias": torch.tensor([7.0])}
             assert (await agent.upload(job, head, number=0, kind=pb.UpdateHeader.LOCALIZED)).accepted
-        assert (await coordinator.end(job)).finished
+        assert (await coordinator.end(job)).status == "finished"
         localized = ModelLookup(coordinator.view, "flights", scope="site/jfk").latest()
         assert localized.tensors["head.bias"].item() == 7.0
         assert torch.equal(localized.tensors["head.weight"], base["head.weight"])
@@ -277,18 +280,70 @@ def test_localized_tensors_are_laid_over_the_global_model_under_the_sites_scope(
 
 @pytest.mark.parametrize(
     ("site", "code"),
-    [
-        ("ewr", grpc.StatusCode.ALREADY_EXISTS),
-        ("mars", grpc.StatusCode.PERMISSION_DENIED),
-        ("../../etc/x", grpc.StatusCode.INVALID_ARGUMENT),
-    ],
+    [("mars", grpc.StatusCode.PERMISSION_DENIED), ("../../etc/x", grpc.StatusCode.INVALID_ARGUMENT)],
 )
-def test_a_second_agent_of_a_site_and_a_stranger_are_refused_by_name(play, site, code):
+def test_a_stranger_is_refused_by_name(play, site, code):
     async def scene(coordinator: Coordinator) -> None:
-        await Agent("ewr", coordinator.stub).join()
         with pytest.raises(grpc.aio.AioRpcError, match=site) as refused:
             await Agent(site, coordinator.stub).join()
         assert refused.value.code() is code
+
+    play(scene)
+
+
+def test_a_second_agent_of_a_site_is_refused_while_the_first_one_lives_and_welcome_when_it_is_dead(play):
+    async def scene(coordinator: Coordinator) -> None:
+        first = Agent("ewr", coordinator.stub)
+        await first.join()
+        alive = asyncio.create_task(first.say_that_it_is_here(every_s=HEARTBEAT_S / 4))
+        with pytest.raises(grpc.aio.AioRpcError, match="ewr") as refused:
+            await Agent("ewr", coordinator.stub).join()
+        assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        alive.cancel()
+        # As of a machine that lost its power: the stream of the first one stands.
+        assert (await Agent("ewr", coordinator.stub).join()).HasField("welcome")
+        assert await first.call.read() is grpc.aio.EOF
+
+    play(scene, heartbeat_s=HEARTBEAT_S)
+
+
+def test_an_agent_hears_of_the_jobs_that_ended_while_it_was_away(play):
+    async def scene(coordinator: Coordinator) -> None:
+        job = await coordinator.launch(gather_deadline_s=0.01)
+        ended = await coordinator.end(job)
+        agent = Agent("ewr", coordinator.stub)
+        await agent.join(held_jobs=[job, "flights-forgotten"])
+        assert await agent.expect("job_ended") == pb.JobEnded(job=job, status="failed", reason=ended.reason)
+        assert (await agent.expect("job_ended")).job == "flights-forgotten"
+
+    play(scene)
+
+
+def test_a_job_is_paused_resumed_and_cancelled_by_call_and_its_sites_are_told(play):
+    async def scene(coordinator: Coordinator) -> None:
+        job, ewr, jfk, base = await two_agents_in_training(coordinator)
+        assert (await ewr.upload(job, {name: torch.zeros_like(tensor) for name, tensor in base.items()})).accepted
+        paused = await coordinator.control(job, pb.ControlRequest.PAUSE, "kim")
+        assert (paused.status, paused.reason) == ("paused", "kim")
+        assert await ewr.expect("job_paused") == pb.JobPaused(job=job, reason="kim")
+        late = await jfk.upload(job, {name: torch.zeros_like(tensor) for name, tensor in base.items()})
+        assert not late.accepted
+        assert "kim" in late.reason or "not running" in late.reason
+        await coordinator.control(job, pb.ControlRequest.RESUME, "")
+        for agent in (ewr, jfk):
+            if agent is jfk:
+                await agent.expect("job_paused")
+            prepare = await agent.expect("prepare")
+            held = pb.Held(round=1, base_version=1) if agent is ewr else None
+            prepared = pb.Prepared(job=prepare.job, local_rows=10, held=held, cut_round=1)
+            await agent.call.write(pb.FromAgent(prepared=prepared))
+        for agent in (ewr, jfk):
+            assert (await agent.expect("train")).round == 1
+        cancelled = await coordinator.control(job, pb.ControlRequest.CANCEL, "kim: a mistake")
+        assert (cancelled.status, cancelled.reason) == ("cancelled", "kim: a mistake")
+        assert (await jfk.expect("job_ended")).status == "cancelled"
+        with pytest.raises(grpc.aio.AioRpcError, match="no job 'other'"):
+            await coordinator.control("other", pb.ControlRequest.PAUSE, "kim")
 
     play(scene)
 
@@ -317,6 +372,7 @@ def test_who_follows_late_sees_everything_from_the_start(play):
         job = await coordinator.launch(gather_deadline_s=0.01)
         await coordinator.end(job)
         events = [event async for event in coordinator.stub.Follow(pb.FollowRequest(job=job), timeout=TIMEOUT_S)]
-        assert [event.WhichOneof("body") for event in events] == ["started", "ended"]
+        kinds = [event.WhichOneof("body") for event in events]
+        assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("started", "ended", {"phase"})
 
     play(scene)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from geotrain import errors
-from scripts.generate import PROGRAMS, REFERENCE, descriptions, reference
+from scripts.generate import COMMANDS, PROGRAMS, REFERENCE, commands, descriptions, reference
 from tests.conftest import ROOT
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -15,6 +15,10 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def test_the_configuration_reference_is_what_the_code_says():
     assert (ROOT / REFERENCE).read_text() == reference(), "run `make generate`"
+
+
+def test_the_reference_of_the_commands_is_what_they_say():
+    assert (ROOT / COMMANDS).read_text() == commands(), "run `make generate`"
 
 
 def test_every_field_of_every_program_is_described():

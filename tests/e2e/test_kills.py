@@ -68,7 +68,7 @@ class World:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", *module, f"view.hosts=[{self.view}]", f"listen=127.0.0.1:{self.port}"),
-                    *(TARGETS, "spool_dir=spool", *overrides),
+                    *(TARGETS, "spool_dir=spool", "http_listen=", *overrides),
                 ],
                 stdout=output,
                 stderr=output,

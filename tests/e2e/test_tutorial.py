@@ -31,6 +31,7 @@ class Hospitals:
     folder: Path
     view: str
     coordinator: str
+    status: str
     supervisor: Supervisor
 
     def start(self, name: str, module: str, *arguments: str) -> Child:
@@ -40,6 +41,9 @@ class Hospitals:
         return subprocess.run(
             [sys.executable, *command], cwd=self.folder, text=True, capture_output=True, timeout=300, check=False
         )
+
+    def geotrain(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self.run("-m", "coordinator.cli", *command, "--coordinator", self.status)
 
     def launch(self, *overrides: str) -> subprocess.CompletedProcess[str]:
         return self.run(
@@ -63,9 +67,11 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
         patch.chdir(folder)
         with Supervisor(folder / "logs") as supervisor:
             coordinator = supervisor.start_python(
-                "coordinator", "coordinator", f"view.hosts=[{view}]", "listen=127.0.0.1:0", TARGETS
+                *("coordinator", "coordinator", f"view.hosts=[{view}]", "listen=127.0.0.1:0"),
+                *("http_listen=127.0.0.1:0", TARGETS),
             )
             address = supervisor.wait_says(coordinator, r"coordinator ready at (\S+:\d+)", deadline_s=60)[1]
+            status = supervisor.wait_says(coordinator, r"status at http://(\S+)/snapshot", deadline_s=60)[1]
             made = subprocess.run([sys.executable, "my/make_data.py", view], text=True, capture_output=True, check=True)
             assert "written=442" in made.stdout
             # The south trains with two workers: the same model, by DistributedDataParallel.
@@ -77,7 +83,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
             ]
             for child in agents:
                 supervisor.wait_says(child, "joined the coordinator", deadline_s=120)
-            yield Hospitals(folder, view, address, supervisor)
+            yield Hospitals(folder, view, address, status, supervisor)
 
 
 def test_a_task_of_ones_own_is_a_yaml_file_and_a_module(hospitals):
@@ -93,6 +99,12 @@ def test_a_task_of_ones_own_is_a_yaml_file_and_a_module(hospitals):
 
     predicted = hospitals.run("my/predict.py", hospitals.view)
     assert re.search(r"diabetes/site/north@\d+ .*'head.weight': \(1, 32\)", predicted.stdout), predicted.stderr
+
+    [job] = re.findall(r"job (\S+): 5 rounds at", launched.stdout)
+    assert f"{job}  finished, round 5 of 5" in hospitals.geotrain("status").stdout
+    explained = hospitals.geotrain("explain", job, "5").stdout
+    for said in (r"why it closed +every live site reported", "442 rows", r"north +yes", r"south +yes", r"training \d"):
+        assert re.search(said, explained), explained
 
 
 @pytest.mark.parametrize(

@@ -49,3 +49,16 @@ def test_every_program_starts_from_an_installed_wheel(installed, tmp_path, comma
     )
     assert started.returncode == 0, started.stderr
     assert composed in started.stdout
+
+
+def test_the_program_geotrain_is_installed(installed):
+    started = subprocess.run(
+        [sys.executable, installed / "bin" / "geotrain", "explain", "--help"],
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+    assert "why it closed" in started.stdout

@@ -64,7 +64,7 @@ def job(num_rounds: int = 6) -> list[pb.JobEvent]:
         metrics = dict(zip(("local_only", "global", "localized"), AUC[site], strict=True))
         localized = pb.LocalizedEvent(site=site, state=f"flights/site/{site}@1", rows=90_000 + lag, metrics=metrics)
         events.append(pb.JobEvent(time_s=START_S + now_s + 7 + lag, job="j1", localized=localized))
-    ended = pb.JobEnded(job="j1", finished=True, reason="all rounds committed")
+    ended = pb.JobEnded(job="j1", status="finished", reason="all rounds committed")
     events.append(pb.JobEvent(time_s=START_S + now_s + 10, job="j1", ended=ended))
     return events
 

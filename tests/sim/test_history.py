@@ -57,7 +57,7 @@ def test_spans_follow_each_other_and_end() -> None:
         Span(site="jfk", phase="scanning", round=1, start_s=at + 2, end_s=None),
         Span(site="ewr", phase="training", round=1, start_s=at + 4, end_s=at + 9),
     ]
-    told.apply(pb.JobEvent(time_s=at + 12, job="j1", ended=pb.JobEnded(finished=False, reason="two sites are gone")))
+    told.apply(pb.JobEvent(time_s=at + 12, job="j1", ended=pb.JobEnded(status="failed", reason="two sites are gone")))
     assert told.spans[1].end_s == at + 12
     assert (told.finished, told.reason) == (False, "two sites are gone")
 

@@ -10,8 +10,9 @@ import torch
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.publish import publish
 from geotrain.tasks.config import TaskConfig
-from geotrain.tasks.features import Encoding, Statistics, encode, encode_samples, split
+from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
+from geotrain.tasks.samples import encode, encode_samples, split, summarize
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.config import ViewConfig
 from geotrain.view.connect import View, connect
@@ -58,7 +59,7 @@ def reported(view: View, task: TaskConfig, folder: Path) -> float:
     """The metric of a model that is published for the site, as its trainer would have reported it."""
     local = measure.load_local(folder, task)
     joined = join_rows(task, local["flights"], {**local, **measure.scan_view(view, task)})
-    encoding = Encoding.from_statistics(Statistics.of(joined, task), task)
+    encoding = Encoding.from_statistics(summarize(joined, task), task)
     torch.manual_seed(0)
     model = build_model(task, encoding, DEFAULT_TARGETS)
     metadata = {"encoding": encoding.to_json()}

@@ -7,8 +7,9 @@ from torch.nn.utils import parameters_to_vector
 
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.tasks.config import TaskConfig
-from geotrain.tasks.features import Encoding, Samples, Scale
+from geotrain.tasks.features import Encoding, Scale
 from geotrain.tasks.model import build_model
+from geotrain.tasks.samples import Samples
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from site_agent import training
 from site_agent.training import Share, choose_parameters, evaluate, predict, seed_of, train

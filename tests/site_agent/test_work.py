@@ -1,6 +1,8 @@
 """What a site does for a job, on a real view, with a Ray that only takes notes."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.states.publish import publish
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding, Statistics
+from geotrain.updates.chunks import DiskFull
 from geotrain.view.connect import View, connect
 from geotrain.view.cut import Cut
 from geotrain.view.scan import Scan
@@ -23,10 +26,10 @@ from geotrain.view.scanned import ScannedSet
 from geotrain.view.write import write
 from site_agent.config import SiteAgentConfig, SiteConfig
 from site_agent.datasets import LocalDataset
-from site_agent.held import Update
+from site_agent.held import HeldUpdates, Update
 from site_agent.join.execute import Joined
 from site_agent.trainer import Trained
-from site_agent.work import Work
+from site_agent.work import JobWork
 from tests.conftest import ClusterUnderTest
 from tests.tasks.pumps import pumps
 from tests.view.views import view_config
@@ -49,9 +52,8 @@ class Read(ScannedSet):
 class Notes:
     """Stands in for the site's Ray: notes what it is asked, and trains by adding 1."""
 
-    is_training = True
-
     def __init__(self) -> None:
+        self.released: list[str] = []
         self.joins: list[dict[str, Any]] = []
         self.encodings: list[Encoding] = []
         self.num_trained = 0
@@ -72,18 +74,23 @@ class Notes:
     def statistics(self, task: TaskConfig, joined: Joined) -> Statistics:
         return Statistics()
 
-    def start_training(self, task: TaskConfig, encoding: Encoding, joined: Joined, seed: tuple[object, ...]) -> None:
+    def is_training(self, job: str) -> bool:
+        return True
+
+    def start_training(
+        self, job: str, task: TaskConfig, encoding: Encoding, joined: Joined, seed: tuple[object, ...]
+    ) -> None:
         self.encodings.append(encoding)
 
-    def train(self, base: dict[str, torch.Tensor], number: int) -> Trained:
+    def train(self, job: str, base: dict[str, torch.Tensor], number: int) -> Trained:
         self.num_trained += 1
         return Trained({name: tensor + 1 for name, tensor in base.items()}, 10, {"loss": 0.5})
 
-    def localize(self, base: dict[str, torch.Tensor], rounds: int) -> Trained:
+    def localize(self, job: str, base: dict[str, torch.Tensor], rounds: int) -> Trained:
         return Trained(base | {"head": base["head"] + 1}, 10, {"localized": 0.7})
 
-    def release(self) -> None:
-        pass
+    def release(self, job: str) -> None:
+        self.released.append(job)
 
 
 class Site:
@@ -99,11 +106,15 @@ class Site:
 
     def start(self) -> None:
         """As a new process does: what was in memory is gone."""
-        site = SiteConfig(name="ewr", rack=1, data_dir=str(self._data_dir), spool_dir=str(self._data_dir / "spool"))
-        self.work = Work(SiteAgentConfig(site=site, view=self.view.config), self.view, self.notes)  # type: ignore[arg-type]
+        self.held = HeldUpdates(self._data_dir / "spool", "ewr")
+        self.work: JobWork | None = None
 
     def ask(self, kind: str, body: Any) -> list[Any]:
         """The site's answers but for its progress."""
+        if self.work is None:
+            site = SiteConfig(name="ewr", rack=1, data_dir=str(self._data_dir), allowed_jobs=["pumps*"])
+            config = SiteAgentConfig(site=site, view=self.view.config)
+            self.work = JobWork(body, config, self.view, self.notes, self.held)  # type: ignore[arg-type]
         return [report for report in self.work.handle(kind, body) if not isinstance(report, pb.Progress)]
 
     def prepare(self, task: TaskConfig | None = None) -> list[Any]:
@@ -149,6 +160,8 @@ def test_a_task_that_the_site_can_run_is_accepted_with_its_rows_counted(site):
     [
         ({"local.visits.path": "visitors.parquet"}, DataError, "there is no file .*visitors.parquet"),
         ({"local.readings.columns.pump": "int64", "join.0.by": {"pump": "pump"}}, ConfigError, "pump"),
+        ({"local.readings.columns.depth": "float64"}, DataError, "column depth"),
+        ({"name": "flights"}, GeotrainError, "task.name: 'flights' is not allowed at site ewr"),
         ({"loss._target_": "os.system"}, ConfigError, "task.loss._target_: 'os.system' is not allowed here"),
     ],
 )
@@ -207,7 +220,7 @@ def test_an_update_is_what_training_changed_of_the_base_that_the_round_names(sit
     [update] = site.ask("train", pb.Train(job="j", round=1, base_version=version))
     assert isinstance(update, Update)
     assert (update.header.site, update.header.round, update.header.samples) == ("ewr", 1, 10)
-    tensors = safetensors.torch.load(update.data)
+    tensors = safetensors.torch.load(update.path.read_bytes()[: update.header.num_bytes])
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"body": [1.0, 1.0], "head": [1.0]}
 
 
@@ -236,22 +249,83 @@ def test_what_was_trained_is_sent_again_and_not_trained_again_also_after_a_resta
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
+    ("committed", "is_held"),
     [
-        ("round_committed", pb.RoundCommitted(job="j", round=1, version=2)),
-        ("job_ended", pb.JobEnded(job="j", finished=True)),
+        (pb.RoundCommitted(job="j", round=1, version=2, counted=1, oldest=1), False),
+        (pb.RoundCommitted(job="j", round=1, version=2, oldest=1, reason="it sent nothing"), True),
+        (pb.RoundCommitted(job="j", round=2, version=3, counted=1, oldest=1), False),
+        (pb.RoundCommitted(job="j", round=1, version=2, oldest=2, reason="it sent nothing"), False),
     ],
+    ids=["counted", "left out, may still be", "counted late", "too late"],
 )
-def test_an_update_is_kept_until_its_round_is_committed_or_its_job_has_ended(site, kind, body):
+def test_an_update_is_kept_until_it_is_counted_or_can_be_no_more(site, committed, is_held):
     site.prepare()
     site.scan()
     site.decide()
     site.ask("train", pb.Train(job="j", round=1, base_version=site.publish(5.0)))
     [answer] = site.prepare()
     assert answer.prepared.HasField("held")
-    site.ask(kind, body)
+    site.ask("round_committed", committed)
     [answer] = site.prepare()
-    assert not answer.prepared.HasField("held")
+    assert answer.prepared.HasField("held") == is_held
+
+
+def test_a_localized_state_is_kept_whatever_round_is_committed(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    site.ask("localize", pb.Localize(job="j", base_version=site.publish(5.0)))
+    site.ask("round_committed", pb.RoundCommitted(job="j", round=1, version=2, oldest=2))
+    [answer] = site.prepare()
+    assert answer.prepared.HasField("held")
+
+
+def test_a_paused_job_frees_its_workers_and_keeps_its_update_and_its_cut(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    asked = pb.Train(job="j", round=1, base_version=site.publish(5.0))
+    [sent] = site.ask("train", asked)
+    assert site.ask("job_paused", pb.JobPaused(job="j", reason="kim asks")) == []
+    assert site.notes.released == ["j"]
+    [answer] = site.prepare()
+    assert (answer.prepared.held.round, answer.prepared.cut_round) == (1, 1)
+    assert site.ask("train", asked) == [sent]
+
+
+def test_workers_that_were_started_while_their_job_ended_are_let_go(site):
+    site.prepare()
+    site.scan()
+    site.decide()
+    training = site.work.handle("train", pb.Train(job="j", round=1, base_version=site.publish(5.0)))
+    next(training)
+    site.work.end()
+    site.notes.released.clear()
+    list(training)
+    assert site.notes.released == ["j"]
+
+
+def test_a_job_that_comes_back_with_another_task_is_refused(site):
+    site.prepare()
+    with pytest.raises(GeotrainError, match="another task or seed"):
+        site.ask("prepare", pb.Prepare(job="j", task_json=site.task.to_json(), seed=2))
+
+
+def test_a_full_disk_is_said_before_anything_is_trained(site, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    site.prepare()
+    site.scan()
+    site.decide()
+    asked = pb.Train(job="j", round=1, base_version=site.publish(5.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(DiskFull, match="No space left on device"):
+            site.ask("train", asked)
+    assert site.notes.num_trained == 0
+    [update] = site.ask("train", asked)
+    assert update.header.round == 1
 
 
 def test_an_update_from_another_base_or_of_another_round_is_trained(site):
@@ -284,9 +358,4 @@ def test_a_localized_state_sends_only_what_the_site_changed(site):
     site.decide()
     [update] = site.ask("localize", pb.Localize(job="j", base_version=site.publish(5.0)))
     assert update.header.kind == pb.UpdateHeader.LOCALIZED
-    assert safetensors.torch.load(update.data).keys() == {"head"}
-
-
-def test_a_message_of_a_job_that_was_not_prepared_is_refused(site):
-    with pytest.raises(GeotrainError, match="job other was not prepared"):
-        site.ask("train", pb.Train(job="other", round=1, base_version=1))
+    assert safetensors.torch.load(update.path.read_bytes()[: update.header.num_bytes]).keys() == {"head"}

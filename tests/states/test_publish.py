@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from geotrain.errors import ConfigError, DataError, ViewError
+from geotrain.states.heads import move_alias
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, UnknownState
 from geotrain.states.publish import publish, write_state
@@ -185,17 +186,20 @@ def test_a_manifest_write_in_doubt_is_settled_by_reading(view, model, monkeypatc
 
 
 def test_who_was_interrupted_before_the_alias_finds_its_own_version_again(view, model):
-    state = {"model": model, "scope": "global", "tensors": tensors(1), "lineage": {"round": 1}, "metadata": {}}
+    state = {"model": model, "scope": "global", "tensors": tensors(1).items(), "lineage": {"round": 1}, "metadata": {}}
     assert [write_state(view, **state).version for _ in range(3)] == [1, 1, 1]
     assert write_state(view, **state | {"lineage": {"round": 2}}).version == 2
     with pytest.raises(UnknownState):
         ModelLookup(view, model).latest()
+    with pytest.raises(UnknownState):
+        ModelLookup(view, model).at(2)
 
 
 def test_tensors_for_those_who_train_on_are_kept_with_the_state_and_not_read_with_it(view, model):
     momentum = {"body.momentum": torch.randn(1000), "step": torch.tensor(3.0)}
-    state = {"model": model, "scope": "global", "tensors": tensors(1), "lineage": {}, "metadata": {}}
-    version = write_state(view, **state, resume=momentum).version
+    state = {"model": model, "scope": "global", "tensors": tensors(1).items(), "lineage": {}, "metadata": {}}
+    version = write_state(view, **state, resume=momentum.items()).version
+    move_alias(view, model, "global", version)
     lookup = ModelLookup(view, model)
     read = lookup.at(version)
     assert read.tensors.keys() == {"body", "head"}

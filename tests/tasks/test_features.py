@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotrain.tasks.config import TaskConfig
-from geotrain.tasks.features import Encoding, Moments, Statistics, encode, encode_samples, split
+from geotrain.tasks.features import Encoding, Moments, Statistics
+from geotrain.tasks.samples import encode, encode_samples, split, summarize
 from tests.tasks.pumps import pumps
 
 TASK = pumps()
@@ -58,7 +59,7 @@ def row(
 
 def encoding_of(*rows: Row, task: TaskConfig | None = None) -> Encoding:
     task = task or TASK
-    return Encoding.from_statistics(Statistics.of(joined(list(rows)), task), task)
+    return Encoding.from_statistics(summarize(joined(list(rows)), task), task)
 
 
 def assert_close(ours: Statistics, theirs: Statistics) -> None:
@@ -73,14 +74,14 @@ def assert_close(ours: Statistics, theirs: Statistics) -> None:
 @given(st.lists(rows_of_a_site, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_merged_statistics_are_those_of_the_pooled_rows(sites: list[list[Row]]) -> None:
-    merged = reduce(Statistics.merge, (Statistics.of(joined(rows), TASK) for rows in sites))
-    assert_close(merged, Statistics.of(joined([row for rows in sites for row in rows]), TASK))
+    merged = reduce(Statistics.merge, (summarize(joined(rows), TASK) for rows in sites))
+    assert_close(merged, summarize(joined([row for rows in sites for row in rows]), TASK))
 
 
 @given(rows_of_a_site, rows_of_a_site, rows_of_a_site)
 @settings(max_examples=60, deadline=None)
 def test_merging_goes_in_any_order_and_grouping(first: list[Row], second: list[Row], third: list[Row]) -> None:
-    a, b, c = (Statistics.of(joined(rows), TASK) for rows in (first, second, third))
+    a, b, c = (summarize(joined(rows), TASK) for rows in (first, second, third))
     assert a.merge(b) == b.merge(a)
     assert_close(a.merge(b).merge(c), a.merge(b.merge(c)))
 
@@ -93,7 +94,7 @@ def test_deviations_far_from_zero_are_not_lost_in_the_sum() -> None:
 @given(rows_of_a_site)
 @settings(max_examples=30, deadline=None)
 def test_statistics_and_encoding_survive_their_journey_as_json(rows: list[Row]) -> None:
-    statistics = Statistics.of(joined(rows), TASK)
+    statistics = summarize(joined(rows), TASK)
     assert Statistics.from_json(statistics.to_json()) == statistics
     encoding = Encoding.from_statistics(statistics, TASK)
     assert Encoding.from_json(encoding.to_json()) == encoding
@@ -102,13 +103,13 @@ def test_statistics_and_encoding_survive_their_journey_as_json(rows: list[Row]) 
 def test_statistics_see_neither_test_rows_nor_rows_without_a_label() -> None:
     test_row = row(pressure=1e3, kind="screw", at=datetime(2024, 2, 1))
     cancelled = row(pressure=1e3, kind="screw", failures=None)
-    statistics = Statistics.of(joined([row(), test_row, cancelled]), TASK)
-    assert statistics == Statistics.of(joined([row()]), TASK)
+    statistics = summarize(joined([row(), test_row, cancelled]), TASK)
+    assert statistics == summarize(joined([row()]), TASK)
 
 
 def test_a_category_rare_over_all_sites_is_not_named_and_one_rare_at_each_site_is() -> None:
     sites = [[row(kind="gear"), row(kind=f"prototype {number}")] for number in range(2)]
-    merged = reduce(Statistics.merge, (Statistics.of(joined(rows), TASK) for rows in sites))
+    merged = reduce(Statistics.merge, (summarize(joined(rows), TASK) for rows in sites))
     encoding = Encoding.from_statistics(merged, TASK)
     assert encoding.categorical["kind"] == ["gear"]
     assert "prototype" not in encoding.to_json()

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from geotrain.errors import ConfigError
-from geotrain.tasks.features import Encoding, Scale, encode
+from geotrain.tasks.features import Encoding, Scale
 from geotrain.tasks.model import build_model
+from geotrain.tasks.samples import encode
 from geotrain.tasks.targets import DEFAULT_TARGETS, check_targets, instantiate
 from tests.tasks.pumps import pumps
 
@@ -101,7 +102,7 @@ def test_a_name_that_does_not_exist_is_refused() -> None:
     "block",
     [
         {"_target_": "geotrain.tasks.targets.instantiate", "block": {}, "allowed": [], "field": "x"},
-        {"_target_": "geotrain.tasks.features.split"},
+        {"_target_": "geotrain.tasks.samples.split"},
         [["_target_", "torch.hub.load"]],
     ],
 )

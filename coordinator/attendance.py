@@ -1,0 +1,58 @@
+"""Why sites are not in a round, and how long its phases took: what is told of a job. Pure; decides nothing."""
+
+from itertools import pairwise
+
+from coordinator.rules import Phase
+
+
+class Attendance:
+    """Kept by a job's state machine, round by round. failures: why a site is not here, or can't run the job."""
+
+    def __init__(self, phase: Phase, now_s: float) -> None:
+        self.failures: dict[str, str] = {}
+        self._absent: dict[str, str] = {}
+        # Since the last commit: the phases in their order, and when each began.
+        self._entered = [(phase, now_s)]
+
+    def entered(self, phase: Phase, now_s: float) -> None:
+        self._entered.append((phase, now_s))
+
+    def lost(self, site: str, reason: str) -> None:
+        """The site has no part in the round for now, nor in the job if it says nothing more."""
+        self.failures[site] = self._absent[site] = reason
+
+    def returned(self, site: str) -> None:
+        """The site can run the job; it may still have lost its part in the round."""
+        self.failures.pop(site, None)
+
+    def readmitted(self, site: str) -> None:
+        self._absent.pop(site, None)
+
+    def opened(self) -> None:
+        """A round begins."""
+        self._absent = {}
+
+    def committed(self) -> None:
+        """What is counted from here on is the next round's."""
+        self._entered.clear()
+
+    def why_absent(self, site: str, *, is_expected: bool, is_prepared: bool) -> str:
+        if site in self._absent:
+            return self._absent[site]
+        if is_expected:
+            return "it had sent nothing when the round closed"
+        if not is_prepared:
+            return self.failures.get(site, "it was not connected")
+        return "it came after the round had begun"
+
+    def seconds_by_phase(self, now_s: float) -> dict[str, float]:
+        """Since the last commit, or since this coordinator took the job."""
+        spent: dict[str, float] = {}
+        for (phase, since_s), (_, until_s) in pairwise([*self._entered, (Phase.ENDED, now_s)]):
+            spent[phase.value] = spent.get(phase.value, 0.0) + until_s - since_s
+        return spent
+
+    def with_failures(self, reason: str) -> str:
+        if not self.failures:
+            return reason
+        return f"{reason} ({'; '.join(f'{site}: {why}' for site, why in sorted(self.failures.items()))})"

@@ -1,0 +1,1 @@
+"""The program `geotrain`: shows what runs, and pauses, resumes and cancels jobs."""

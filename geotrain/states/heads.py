@@ -1,0 +1,109 @@
+"""The head of a scope: its newest version, and where its aliases point. It moves by compare-and-set, and never back.
+
+A manifest counts from when the head's `newest` reaches it. What a coordinator writes says under which epoch it leads; a
+head that has seen a later epoch takes nothing of an earlier one. Who is no coordinator has no epoch, and is not fenced.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from geotrain.errors import Fenced, ViewError
+from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, head_key
+from geotrain.view.connect import Conflict, Record, View
+from geotrain.view.refusals import InDoubt
+from geotrain.view.retry import pauses
+
+Bins = dict[str, Any]
+
+
+def move_alias(
+    view: View, model: str, scope: str, version: int, *, alias: str = "production", epoch: int | None = None
+) -> None:
+    """Points the alias to the version.
+
+    A reader of the alias sees the state before or this one, whole. Where it points to a higher version, it stays there.
+    Raises Fenced where a coordinator of a later epoch was here.
+    """
+
+    def moved(head: Bins) -> Bins:
+        aliases = head["aliases"]
+        highest = max(version, aliases.get(alias, 0))  # by a write of ours in doubt, or by a later publisher
+        return {"newest": max(head["newest"], version), "aliases": {**aliases, alias: highest}}
+
+    _change(view, model, scope, epoch, moved)
+
+
+def fence(view: View, model: str, scope: str, *, epoch: int) -> None:
+    """Keeps coordinators of an earlier epoch from publishing in the scope, from here on. Raises Fenced for a later."""
+    _change(view, model, scope, epoch, lambda _: {})
+
+
+def write_manifest(view: View, fields: dict[str, Any], epoch: int | None) -> tuple[int, int]:
+    """Writes a manifest of these fields as the next version. Returns the version, and how many bytes were written.
+
+    What stands there under an earlier epoch, or of the same job, was left by who was stopped, and is written over; the
+    same of this epoch is taken for ours. Raises Fenced where a coordinator of a later epoch was here.
+    """
+    model, scope = fields["model"], fields["scope"]
+    head = view.get(ALIASES, head_key(model, scope), reads="linearizable")
+    _check_epoch(head, epoch, f"{model}/{scope}")
+    version, generation = (head.bins["newest"] if head else 0) + 1, 0
+    for pause_s in pauses(view.config.ride_through_s):
+        manifest = Manifest(version=version, created_s=time.time(), **fields)
+        data = manifest.to_bytes()
+        try:
+            view.put(MANIFESTS, manifest.reference, {"manifest": data} | _signed(epoch), generation=generation)
+            return version, len(data)
+        except InDoubt as error:  # the same again: it either writes the record, or finds it
+            last: ViewError = error
+            time.sleep(pause_s)
+        except Conflict as error:
+            last = error
+            found = view.get(MANIFESTS, manifest.reference, reads="linearizable")
+            _check_epoch(found, epoch, manifest.reference)
+            if found is None:
+                continue
+            left = Manifest.from_bytes(found.bins["manifest"])
+            if found.bins.get("epoch") == epoch and left.same_but_for_its_time(manifest):
+                return version, 0  # written when no answer came, or before we were interrupted
+            if _was_left(found, left, manifest, epoch):
+                generation = found.generation
+            else:
+                version, generation = version + 1, 0  # of a publisher that is about to move its alias
+    raise last
+
+
+def _was_left(found: Record, left: Manifest, manifest: Manifest, epoch: int | None) -> bool:
+    """Whether nobody is about to make this manifest count any more."""
+    if epoch is None or "epoch" not in found.bins:
+        return False
+    return bool(found.bins["epoch"] < epoch) or left.lineage.get("job", "") == manifest.lineage.get("job")
+
+
+def _change(view: View, model: str, scope: str, epoch: int | None, change: Callable[[Bins], Bins]) -> None:
+    key = head_key(model, scope)
+    for pause_s in pauses(view.config.ride_through_s):
+        head = view.get(ALIASES, key, reads="linearizable")
+        _check_epoch(head, epoch, key)
+        known = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
+        bins = known | change(known) | _signed(epoch)
+        if head and bins == known:
+            return
+        try:
+            view.put(ALIASES, key, bins, generation=head.generation if head else 0)
+            return
+        except (Conflict, InDoubt) as error:
+            last = error
+            time.sleep(pause_s)
+    raise last
+
+
+def _signed(epoch: int | None) -> Bins:
+    return {} if epoch is None else {"epoch": epoch}
+
+
+def _check_epoch(record: Record | None, epoch: int | None, what: str) -> None:
+    found = record.bins.get("epoch", 0) if record else 0
+    if epoch is not None and found > epoch:
+        raise Fenced(f"{what} is of epoch {found}: a leader after epoch {epoch} publishes there")

@@ -1,0 +1,31 @@
+"""Reads a small set whole through the official client: for who need not load Arrow, and a compiler. Reads no copies
+but the masters'.
+"""
+
+import time
+from typing import Any
+
+from geotrain.view.connect import AerospikeError, View
+from geotrain.view.refusals import refusal
+from geotrain.view.retry import RETRYABLE, pauses
+
+
+def read_set(view: View, set_name: str, bins: list[str]) -> list[dict[str, Any]]:
+    """Returns these bins of every record, in no order; of a set that is not there, none. Raises ViewError.
+
+    All of them are in memory at once: use `View.scan` where they may be more than some thousands.
+    """
+    config = view.config
+    deadline_ms = round(config.deadline_s * 1000)
+    policy = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "max_retries": 0}
+    for pause_s in pauses(config.ride_through_s):
+        try:
+            query = view.client.query(config.namespace, set_name)
+            query.select(*bins)
+            return [found for _, _, found in query.results(policy)]
+        except AerospikeError as error:
+            last = error
+            if error.code not in RETRYABLE:
+                break
+        time.sleep(pause_s)
+    raise refusal(f"reading the set {set_name}", last.code, last.msg) from last

@@ -1,0 +1,173 @@
+"""The jobs that this site works on: the messages of each in order, several jobs at once. Knows no gRPC call.
+
+A job's worker outlives the stream that its messages came by: what it has begun it ends, and keeps.
+"""
+
+import asyncio
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from geotrain.errors import GeotrainError
+from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.view.connect import View
+from site_agent.compute import Compute
+from site_agent.config import SiteAgentConfig
+from site_agent.held import HeldUpdates, Update
+from site_agent.outlet import Outlet
+from site_agent.work import JobWork, Report
+
+logger = logging.getLogger(__name__)
+
+# A coordinator works on one phase of a job at a time; more messages than this mean that it is not ours to trust.
+MAX_MESSAGES = 64
+
+IDLE = pb.Progress(phase="idle", loss=math.nan)
+
+
+class Worker:
+    """One job at this site.
+
+    outlet: the stream by which it was prepared last. progress: what it does now. is_paused: as its coordinator said.
+    """
+
+    def __init__(self, work: JobWork, outlet: Outlet) -> None:
+        self.outlet = outlet
+        self.progress = pb.Progress(job=work.id, phase="idle", loss=math.nan)
+        self.is_paused = False
+        self.is_busy = False
+        self._work = work
+        self._messages: asyncio.Queue[tuple[str, Any, Outlet]] = asyncio.Queue(MAX_MESSAGES)
+        self._running = asyncio.create_task(self._run())
+
+    def is_occupied(self, outlet: Outlet) -> bool:
+        """Whether it works, or may be asked to at any moment."""
+        return self.is_busy or (self.outlet is outlet and not self.is_paused)
+
+    async def take(self, kind: str, body: Any, outlet: Outlet) -> None:
+        """Have a message handled after those before it. Waits while there are too many: then nothing more is read."""
+        if kind == "prepare":
+            self.outlet, self.is_paused = outlet, False
+        elif kind == "job_paused":
+            self.is_paused = True
+        await self._messages.put((kind, body, outlet))
+
+    async def end(self) -> None:
+        """Stop at once, whatever is under way, and forget the job."""
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+        await asyncio.to_thread(self._work.end)
+
+    async def _run(self) -> None:
+        while True:
+            kind, body, outlet = await self._messages.get()
+            if not outlet.is_open:
+                continue  # what it asked is asked again
+            self.is_busy = True
+            try:
+                await self._handle(kind, body, outlet)
+            except GeotrainError as error:
+                logger.warning("%s of job %s failed: %s", kind, body.job, error)
+                await outlet.send(failed(kind, body, str(error)))
+            except Exception as error:
+                # A bug ends this site's part in the round, not its daemon.
+                logger.exception("%s of job %s", kind, body.job)
+                await outlet.send(failed(kind, body, f"internal error: {error!r}"))
+            self.is_busy = False
+            self._show(self._work.progress("idle", getattr(body, "round", 0)))
+            await outlet.send(pb.FromAgent(progress=self.progress))
+
+    async def _handle(self, kind: str, body: Any, outlet: Outlet) -> None:
+        """Do what the message asks, in a thread, and send what comes of it."""
+        loop = asyncio.get_running_loop()
+        reports: asyncio.Queue[Report | None] = asyncio.Queue()
+
+        def work() -> None:
+            try:
+                for report in self._work.handle(kind, body):
+                    loop.call_soon_threadsafe(reports.put_nowait, report)
+            finally:
+                loop.call_soon_threadsafe(reports.put_nowait, None)
+
+        working = asyncio.create_task(asyncio.to_thread(work))
+        while (report := await reports.get()) is not None:
+            if isinstance(report, Update):
+                await outlet.upload(report, self._note)
+            elif isinstance(report, pb.Progress):
+                self._show(report)
+                await outlet.send(pb.FromAgent(progress=self.progress))
+            else:
+                await outlet.send(report)
+        await working
+
+    def _show(self, progress: pb.Progress) -> None:
+        self.progress = progress
+
+    def _note(self, note: str) -> None:
+        self.progress.note = note
+
+
+class SiteJobs:
+    """Every job of which this agent knows."""
+
+    def __init__(self, config: SiteAgentConfig, view: View, compute: Compute) -> None:
+        self._config = config
+        self._view = view
+        self._compute = compute
+        self._held = HeldUpdates(Path(config.site.spool_dir), config.site.name)
+        self._workers: dict[str, Worker] = {}
+
+    def known(self) -> list[str]:
+        """The jobs of which something is kept here."""
+        return sorted({*self._workers, *self._held.jobs()})
+
+    def progress(self) -> list[pb.Progress]:
+        """What this site does now: a message a job, or that it is idle."""
+        return [worker.progress for worker in self._workers.values()] or [IDLE]
+
+    async def take(self, message: pb.ToAgent, outlet: Outlet) -> None:
+        """Have a message of the coordinator handled; the answers go to `outlet`."""
+        kind = message.WhichOneof("body")
+        if kind is None:
+            return  # of a newer coordinator
+        body = getattr(message, kind)
+        worker = self._workers.get(body.job)
+        if kind == "job_ended":
+            await self._end(body)
+        elif worker is not None:
+            await worker.take(kind, body, outlet)
+        elif kind == "prepare":
+            await self._start(body, outlet)
+        elif kind not in ("round_committed", "job_paused"):
+            await outlet.send(failed(kind, body, f"job {body.job} was not prepared by this agent"))
+
+    async def _start(self, request: pb.Prepare, outlet: Outlet) -> None:
+        occupied = [one for one in self._workers.values() if one.is_occupied(outlet)]
+        if len(occupied) >= self._config.site.max_jobs:
+            reason = f"this site works on {len(occupied)} jobs already (site.max_jobs)"
+            await outlet.send(failed("prepare", request, reason))
+            return
+        # Jobs that are paused, or of whose end we did not hear, make room; their updates are kept.
+        stale = [job for job, one in self._workers.items() if one not in occupied]
+        for job in stale[: max(0, len(self._workers) + 1 - self._config.site.max_jobs)]:
+            logger.info("job %s makes room for job %s", job, request.job)
+            await self._workers.pop(job).end()
+        try:
+            work = JobWork(request, self._config, self._view, self._compute, self._held)
+        except GeotrainError as error:
+            await outlet.send(failed("prepare", request, str(error)))
+            return
+        self._workers[request.job] = Worker(work, outlet)
+        await self._workers[request.job].take("prepare", request, outlet)
+
+    async def _end(self, ended: pb.JobEnded) -> None:
+        worker = self._workers.pop(ended.job, None)
+        if worker is not None:
+            await worker.end()
+        await asyncio.to_thread(self._held.drop, ended.job)
+        logger.info("job %s %s: %s", ended.job, ended.status, ended.reason)
+
+
+def failed(kind: str, body: Any, reason: str) -> pb.FromAgent:
+    return pb.FromAgent(failed=pb.Failed(job=body.job, round=getattr(body, "round", 0), reason=reason, asked=kind))

@@ -1,0 +1,121 @@
+"""Every seed another history of a job under faults; and the simulation finds what is planted."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coordinator import runner
+from coordinator.facts import JobFacts
+from coordinator.ledger import Ledger
+from geotrain.updates.chunks import Spool
+from site_agent.held import HeldUpdates
+from tests.simulation.rounds.faults import COORDINATORS, Fault, draw
+from tests.simulation.rounds.search import check, report, run, shrink
+
+SEEDS_PER_TEST = 10
+NUM_SEEDS = 120
+SEEDS_TO_FIND = 100
+"""Within which every planted fault must be found."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("first", range(0, NUM_SEEDS, SEEDS_PER_TEST))
+def test_jobs_keep_their_promises_under_faults(first):
+    broken = {seed: violation for seed in range(first, first + SEEDS_PER_TEST) if (violation := check(seed))}
+    assert not broken, report(min(broken))
+
+
+def test_a_seed_says_it_all():
+    first, again, other = (run(seed, draw(seed)).story for seed in (9, 9, 10))
+    assert first == again
+    assert first != other
+
+
+def test_the_histories_have_what_is_worth_checking():
+    seen: Counter[str] = Counter()
+    for seed in range(30):
+        found = run(seed, draw(seed))
+        seen.update(fault.kind for fault in found.faults)
+        story = "\n".join(found.story)
+        seen["leaders"] += story.count("gt_lease/leader status= epoch=2")
+        seen["taken over while open"] += any("status=open epoch=2" in line for line in found.story)
+        seen["exits"] += story.count(" exits: ")
+        seen["rounds without a site"] += any(
+            len(sites) < 3 for outcome in found.outcomes.values() for sites in outcome.weights.values()
+        )
+    for what in ("crash", "stop", "pause", "cut", "leaders", "taken over while open", "rounds without a site"):
+        assert seen[what] > 1, (what, seen)
+
+
+def drop_a_fence(patch: Any) -> None:
+    """A leader that takes a job lets its open round be, so that what the leader before it has sent may still land."""
+    patch.setattr(Ledger, "_next", lambda self, facts, config: {})
+
+
+def acknowledge_before_spooling(patch: Any) -> None:
+    """The coordinator says that it has an update when the last chunk has come, whether or not it lies in the spool."""
+    patch.setattr(Spool, "finish", lambda self: None)
+
+
+def forget_what_was_kept(patch: Any) -> None:
+    """An agent says that it has kept its update before it has."""
+    patch.setattr(HeldUpdates, "of", lambda self, job: None)
+
+
+def commit_twice(patch: Any) -> None:
+    """A leader that takes a job begins with the round that was committed last."""
+    read = Ledger.facts
+
+    def all_but_the_last_commit(self: Ledger) -> JobFacts:
+        facts = read(self)
+        if not facts.committed or facts.open_round:
+            return facts
+        return replace(facts, rounds=(*facts.rounds[:-1], replace(facts.rounds[-1], commit=None)))
+
+    patch.setattr(Ledger, "facts", all_but_the_last_commit)
+
+
+def count_deadlines_by_the_wall_clock(patch: Any) -> None:
+    patch.setattr(runner, "time", SimpleNamespace(time=lambda: time.time(), monotonic=lambda: time.time()))
+
+
+@pytest.mark.parametrize(
+    ("plant", "what"),
+    [
+        (drop_a_fence, "landed under epoch"),
+        (acknowledge_before_spooling, "the jobs have not ended"),
+        (forget_what_was_kept, "though its update was not lost"),
+        (commit_twice, "counts already, and is written again"),
+    ],
+)
+def test_a_planted_fault_of_the_program_is_found(plant: Callable[[Any], None], what: str):
+    found = (what in (check(seed, plant) or "") for seed in range(SEEDS_TO_FIND))
+    assert any(found), f"not found within {SEEDS_TO_FIND} seeds"
+
+
+def test_setting_the_wall_clock_in_mid_run_ends_no_phase():
+    step = Fault("skew", COORDINATORS[0], after="messages", count=40, length_s=5.0, detail="3600.0")
+    assert run(8, [step]).violation is None
+    assert "deadline" in (run(8, [step], count_deadlines_by_the_wall_clock).violation or "")
+
+
+def test_a_history_is_shrunk_to_what_it_takes():
+    seed = next(seed for seed in range(SEEDS_TO_FIND) if len(draw(seed)) > 3 and check(seed, commit_twice))
+    found = shrink(seed, commit_twice)
+    assert found.violation
+    assert len(found.faults) < 3
+    said = report(seed, commit_twice)
+    assert said.startswith(f"seed {seed}: {found.violation}")
+    assert all(str(fault) in said for fault in found.faults)
