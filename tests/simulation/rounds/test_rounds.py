@@ -94,7 +94,6 @@ def count_deadlines_by_the_wall_clock(patch: Any) -> None:
 @pytest.mark.parametrize(
     ("plant", "what"),
     [
-        (drop_a_fence, "landed under epoch"),
         (acknowledge_before_spooling, "the jobs have not ended"),
         (forget_what_was_kept, "though its update was not lost"),
         (commit_twice, "counts already, and is written again"),
@@ -103,6 +102,14 @@ def count_deadlines_by_the_wall_clock(patch: Any) -> None:
 def test_a_planted_fault_of_the_program_is_found(plant: Callable[[Any], None], what: str):
     found = (what in (check(seed, plant) or "") for seed in range(SEEDS_TO_FIND))
     assert any(found), f"not found within {SEEDS_TO_FIND} seeds"
+
+
+def test_a_fence_left_out_is_found_where_a_leader_stands_still_in_mid_round():
+    away = Fault("pause", "agent-jfk", at_s=0.9, length_s=14.0)
+    stills = [Fault("pause", COORDINATORS[0], after="messages", count=count, length_s=11.3) for count in range(44, 60)]
+    assert not any(run(87, [still, away]).violation for still in stills)
+    found = [run(87, [still, away], drop_a_fence).violation or "" for still in stills]
+    assert any("landed under epoch" in violation for violation in found)
 
 
 def test_setting_the_wall_clock_in_mid_run_ends_no_phase():
