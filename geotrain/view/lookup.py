@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEYS_PER_CHUNK = 1000
+KEYS_PER_CHUNK = 250
 CHUNKS_AT_ONCE = 2  # whose records are Python objects at once: those of one are made while the other is on its way
 GENERATION = "__generation"
 
