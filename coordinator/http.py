@@ -46,7 +46,9 @@ class Pages:
         """What is known now."""
         now_s, boot_s, term = time.time(), _boot_s(), self._service.term
         return snapshot.snapshot(
-            snapshot.coordinator(self._service.leadership, boot_s=boot_s, facts=self._facts, ready=bool(term)),
+            snapshot.coordinator(
+                self._service.leadership, now_s=now_s, boot_s=boot_s, facts=self._facts, ready=bool(term)
+            ),
             term.sessions.membership.members if term else {},
             term.jobs.runners.values() if term else [],
             now_s=now_s,

@@ -12,7 +12,7 @@ from coordinator.config import JobConfig
 from coordinator.facts import JobFacts, RoundFacts
 from coordinator.history import line
 from coordinator.job import Job
-from coordinator.leadership import Leadership
+from coordinator.leadership import Leadership, Role
 from coordinator.membership import Member, State
 from geotrain.rpc import coordinator_pb2 as pb
 
@@ -53,14 +53,18 @@ def snapshot(
     }
 
 
-def coordinator(leadership: Leadership, *, boot_s: float, facts: Mapping[str, Any], ready: bool) -> dict[str, Any]:
+def coordinator(
+    leadership: Leadership, *, now_s: float, boot_s: float, facts: Mapping[str, Any], ready: bool
+) -> dict[str, Any]:
     """Returns what a coordinator is. facts: what of it never changes. ready: it leads and has taken up the jobs."""
-    leader, reason = leadership.leader, leadership.reason
-    if leadership.is_leading and not ready:
+    leader, role, reason = leadership.leader, leadership.role, leadership.reason
+    if leadership.is_leading and not leadership.holds_at(now_s - boot_s):  # it stood still, and is about to notice
+        role, reason = Role.STOPPING, "its lease has run out"
+    elif leadership.is_leading and not ready:
         reason += ", and takes up the jobs that the ledger names"
     return {
         **facts,
-        "role": leadership.role.value,
+        "role": role.value,
         "ready": ready,
         "reason": reason,
         "since_s": boot_s + leadership.since_s,

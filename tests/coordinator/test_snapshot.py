@@ -19,7 +19,7 @@ from coordinator.events import Event
 from coordinator.facts import CommitFacts, CutFacts, JobFacts, LocalizedFacts, RoundFacts
 from coordinator.instructions import Instruction
 from coordinator.job import NOTHING, Job
-from coordinator.leadership import Leadership, Looked
+from coordinator.leadership import Leadership, Looked, Taken
 from coordinator.membership import Member, State
 from coordinator.rules import Phase, Rules
 from geotrain.lease import Lease
@@ -265,10 +265,19 @@ def test_a_standby_names_the_leader_and_a_lease_that_was_given_back_names_none()
     leadership = Leadership("me", 6.0, now_s=1.0)
     lease = Lease(owner="other", epoch=3, lease_s=6.0, address="a:1", status="a:2", since_s=500.0, generation=4)
     leadership.handle(Looked(lease), now_s=2.0)
-    shown = snapshot.coordinator(leadership, boot_s=1000.0, facts={"address": "me:1"}, ready=False)
+    shown = snapshot.coordinator(leadership, now_s=1002.0, boot_s=1000.0, facts={"address": "me:1"}, ready=False)
     assert (shown["address"], shown["role"], shown["since_s"]) == ("me:1", "standby", 1001.0)
     assert shown["leader"] == {"address": "a:1", "status": "a:2", "epoch": 3, "since_s": 500.0}
     assert shown["reason"] == "epoch 3 leads at a:1"
+
+
+def test_a_leader_that_stood_still_does_not_say_that_it_leads():
+    leadership = Leadership("me", 6.0, now_s=1.0)
+    leadership.handle(Taken(Lease(owner="me", epoch=1, lease_s=6.0, address="me:1"), 1.0), now_s=1.0)
+    roles = [
+        snapshot.coordinator(leadership, now_s=now_s, boot_s=0.0, facts={}, ready=True)["role"] for now_s in (2.0, 9.0)
+    ]
+    assert roles == ["leading", "stopping"]
 
 
 def test_rounds_are_shown_as_the_ledger_has_them():
@@ -302,7 +311,7 @@ def test_every_field_is_described():
     leadership = Leadership("me", 6.0, now_s=1.0)
     lease = Lease(owner="other", epoch=3, lease_s=6.0, address="a:1")
     leadership.handle(Looked(lease), now_s=2.0)
-    me = snapshot.coordinator(leadership, boot_s=0.0, facts={}, ready=False)
+    me = snapshot.coordinator(leadership, now_s=2.0, boot_s=0.0, facts={}, ready=False)
     seen = snapshot.snapshot(me, {"ewr": MEMBER}, [job], now_s=1.0, boot_s=0.0)
     told = snapshot.event(pb.JobEvent(phase=pb.PhaseEvent(phase="training")))
     page = (ROOT / "docs/reference/snapshot.md").read_text()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -64,12 +65,12 @@ class Jobs:
 @asynccontextmanager
 async def coordinator(*jobs: SimpleNamespace, epoch: int = 0, leader: Lease | None = None) -> AsyncIterator[str]:
     """A coordinator that leads under the epoch, or stands by. Yields where its status is read."""
-    leadership = Leadership("me", 6.0, now_s=0.0)
+    leadership = Leadership("me", 6.0, now_s=time.monotonic())
     if epoch:
         own = Lease(owner="me", epoch=epoch, lease_s=6.0, address="127.0.0.1:9")
-        leadership.handle(Taken(own, 0.0), now_s=0.0)
+        leadership.handle(Taken(own, time.monotonic()), now_s=time.monotonic())
     elif leader:
-        leadership.handle(Looked(leader), now_s=0.0)
+        leadership.handle(Looked(leader), now_s=time.monotonic())
     membership = SimpleNamespace(members={"ewr": MEMBER})
     term = SimpleNamespace(jobs=Jobs(*jobs), sessions=SimpleNamespace(membership=membership)) if epoch else None
     view = SimpleNamespace(consistency="strong")
