@@ -33,7 +33,8 @@ async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
 
     Raises ConfigError if the coordinator refuses the job, GeotrainError if none can be reached.
     """
-    job = {field.name: value for field in fields(JobConfig) for value in [asdict(config)[field.name]]}
+    given = asdict(config)
+    job = {field.name: given[field.name] for field in fields(JobConfig)}
     # Under one id: a launch that was not answered may have been noted all the same.
     request = pb.LaunchRequest(job_json=json.dumps(job), request_id=new_request_id())
     reply = await ask_leader(config.addresses, lambda stub: stub.Launch(request, timeout=CALL_DEADLINE_S))

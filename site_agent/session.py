@@ -7,12 +7,12 @@ import asyncio
 import logging
 import secrets
 import time
-from importlib.metadata import PackageNotFoundError, version
 
 import grpc
 
 from geotrain.errors import SessionRefused, ViewError
 from geotrain.lease import read_lease
+from geotrain.program import own_version
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import open_channel, retry_delays_s
@@ -110,7 +110,7 @@ class Session:
         site, call = self._config.site.name, stub.Session()
         outlet = Outlet(call, stub, silence_s=self._config.upload_deadline_s)
         held_jobs = await asyncio.to_thread(self._jobs.known)
-        hello = pb.Hello(site=site, version=_own_version(), instance=self._instance, held_jobs=held_jobs)
+        hello = pb.Hello(site=site, version=own_version(), instance=self._instance, held_jobs=held_jobs)
         await outlet.send(pb.FromAgent(hello=hello))
         heartbeat: asyncio.Task[None] | None = None
         try:
@@ -132,10 +132,3 @@ class Session:
             for progress in self._jobs.progress():
                 await outlet.send(pb.FromAgent(progress=progress))
             await asyncio.sleep(interval_s)
-
-
-def _own_version() -> str:
-    try:
-        return version("geotrain")
-    except PackageNotFoundError:
-        return "source tree"

@@ -14,25 +14,13 @@ from typing import Any, Self
 
 import torch
 
+from geotrain.dtypes import DTYPES, WORDS, bytes_of
 from geotrain.errors import UpdateRefused
 
 # As much of a tensor as is read or written at once.
 BLOCK_BYTES = 1 << 20
 MAX_HEADER_BYTES = 16 << 20
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_WORDS = {dtype: word for word, dtype in DTYPES.items()}
 _LENGTH = Struct("<Q")
 _ALIGNMENT = 8
 
@@ -70,7 +58,7 @@ class Layout:
         for name in names:
             tensor, begin = tensors[name], end
             end += tensor.numel() * tensor.dtype.itemsize
-            word = {"dtype": _WORDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+            word = {"dtype": WORDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
             described[name] = word
         text = json.dumps(described, separators=(",", ":")).encode()
         text += b" " * (-len(text) % _ALIGNMENT)
@@ -149,11 +137,6 @@ class TensorFile:
             if not (count := os.preadv(self._file.fileno(), [into], offset)):
                 raise UpdateRefused(f"the update is not a safetensors file: it ends at byte {offset}")
             into, offset = into[count:], offset + count
-
-
-def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous tensor in memory, in place."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _entries(described: Mapping[str, Any], start: int) -> dict[str, Entry]:

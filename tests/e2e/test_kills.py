@@ -23,7 +23,7 @@ from geotrain.view.connect import connect
 from sim.control import Control
 from sim.processes import Child, ProcessFailed, Supervisor
 from tests.conftest import ROOT, free_port, simulated_cluster
-from tests.e2e.test_tutorial import TARGETS, TUTORIAL, files_of
+from tests.e2e.test_tutorial import TARGETS, write_tutorial
 from tests.sim.cluster.wire_client import WireClient
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -133,9 +133,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("kills")
-    for name, text in files_of(TUTORIAL.read_text()).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+    write_tutorial(folder)
     with pytest.MonkeyPatch.context() as patch, simulated_cluster(folder / "cluster") as (view, *_):
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(folder / "my")]))
         patch.chdir(folder)

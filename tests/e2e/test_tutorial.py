@@ -56,12 +56,17 @@ def agent(site: str, view: str, coordinator: str) -> list[str]:
     return ["--config-dir", "my/configs", f"site={site}", f"view.hosts=[{view}]", f"coordinator={coordinator}"]
 
 
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
-    folder = tmp_path_factory.mktemp("tutorial")
+def write_tutorial(folder: Path) -> None:
+    """Write the files that the tutorial shows."""
     for name, text in files_of(TUTORIAL.read_text()).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
+    folder = tmp_path_factory.mktemp("tutorial")
+    write_tutorial(folder)
     with pytest.MonkeyPatch.context() as patch, simulated_cluster(folder / "cluster") as (view, *_):
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(folder / "my")]))
         patch.chdir(folder)

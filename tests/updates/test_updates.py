@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geotrain.dtypes import DTYPES
 from geotrain.errors import UpdateRefused
 from geotrain.updates.checks import check
 from geotrain.updates.chunks import DiskFull, Spool, is_intact
-from geotrain.updates.codec import DTYPES, Layout, TensorFile
+from geotrain.updates.codec import Layout, TensorFile
 from tests.updates.files import encoded, tensor_file
 
 MODEL = {"body.weight": torch.zeros(4, 3), "head.bias": torch.zeros(1)}
