@@ -46,7 +46,7 @@ class MortalView:
 
     def __init__(self, view: View, dies_before: int | None) -> None:
         self._view = view
-        self._dies_before = dies_before
+        self.dies_before = dies_before
         self.writes: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -55,7 +55,7 @@ class MortalView:
     def put(self, set_name: str, *arguments: Any, **options: Any) -> None:
         if set_name != TENSORS or self.writes[-1:] != [TENSORS]:
             self.writes.append(set_name)
-        if self._dies_before is not None and len(self.writes) >= self._dies_before:
+        if self.dies_before is not None and len(self.writes) >= self.dies_before:
             raise Killed
         self._view.put(set_name, *arguments, **options)
 
@@ -170,7 +170,7 @@ class World:
         """A coordinator, with its agents; and the task that ends when it dies."""
         self.num_lives += 1
         config = CoordinatorConfig(view=self.view.config, spool_dir=str(self._spool), sites=list(SITES))
-        mortal = MortalView(self.view, dies_before)
+        self.mortal = mortal = MortalView(self.view, dies_before)
         service = new_leader(config, mortal)  # type: ignore[arg-type]
         server = new_server()
         rpc.add_CoordinatorServicer_to_server(service, server)
@@ -309,8 +309,9 @@ def test_who_reads_while_coordinators_die_sees_versions_go_up_and_each_is_one_st
 
 def test_jobs_that_wait_survive_and_one_that_has_ended_is_told_and_not_run_again(view, tmp_path):
     async def scene(world: World) -> None:
-        async with world.coordinator(dies_before=8) as (stub, jobs):
+        async with world.coordinator(None) as (stub, jobs):
             names = [await launch(stub, "first"), await launch(stub, "second")]
+            world.mortal.dies_before = 0  # the next write: the second has all but its first to come
             await asyncio.wait([jobs])
         async with world.coordinator(None):
             for name in names:
