@@ -9,7 +9,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
-from typing import Any
 
 from coordinator import cuts, events, instructions
 from coordinator.attendance import Attendance
@@ -17,7 +16,8 @@ from coordinator.events import Event, Held
 from coordinator.facts import JobFacts, RoundFacts
 from coordinator.instructions import Instruction
 from coordinator.late import Taken
-from coordinator.quorum import Decision, Outcome, decide
+from coordinator.quorum import Decision, Outcome
+from coordinator.rollcall import RollCall
 from coordinator.rules import Phase, Rules
 from geotrain.view.cut import Digests, differing, reconcile
 
@@ -41,14 +41,9 @@ class Job:
         self._committed = max((past.round for past in facts.committed), default=0)
         self.since_s = now_s
         self._attendance = Attendance(self.phase, now_s)
-        self._quorum_s: float | None = None
         self._num_gatherings = 0
         self._taken = Taken(rules.max_staleness, facts.committed)
         self._connected: set[str] = set()
-        # Members of the round that hung up in it, and have not come back.
-        self._away: set[str] = set()
-        # Those of them that are connected again, and have not said yet what they still have of the round.
-        self._returning: set[str] = set()
         self._prepared: dict[str, events.SitePrepared] = {}
         self._cut_reports: dict[str, events.CutReported] = {}
         # Sites whose own state is published, or about to be.
@@ -60,10 +55,7 @@ class Job:
         # The same, where it is to be taken up again once the sites are gathered.
         self._left = self._open
         self._proof: Mapping[str, str] | None = None
-        self._expected: set[str] = set(facts.open_round.sites if facts.open_round else rules.sites)
-        # Sites that have done before what others are asked in this phase.
-        self._done: set[str] = set(facts.localized)
-        self._reports: dict[str, Any] = {}
+        self._roll = RollCall(facts.open_round.sites if facts.open_round else rules.sites, done=facts.localized)
         self._judge(now_s)
 
     def handle(self, event: Event, *, now_s: float) -> list[Instruction]:
@@ -81,26 +73,24 @@ class Job:
         match event:
             case events.SiteJoined(site) if site in self.rules.sites:
                 self._connected.add(site)
-                if site in self._away and self.phase in (Phase.TRAINING, Phase.LOCALIZING):
-                    # It may train all the while, and answers when it is done: slow is not dead.
-                    self._returning.add(site)
-                    self._expected.add(site)
+                if self.phase in (Phase.TRAINING, Phase.LOCALIZING):
+                    self._roll.rejoin(site)
                 return [instructions.Prepare(site)]
             case events.SiteLeft(site, reason):
                 self._connected.discard(site)
                 self._prepared.pop(site, None)
-                may_return = site in self._expected
+                may_return = site in self._roll.expected
                 self._lose(site, reason)
-                self._away |= {site} if may_return else set()
+                self._roll.away |= {site} if may_return else set()
             case events.SiteFailed(site, reason, number) if number is None or self._concerns_now(number):
                 # It may answer the next round's cut again, unless it never accepted the task.
                 self._lose(site, reason)
             case events.SitePrepared(site) if site in self._connected:
                 self._prepared[site] = event
-                self._away.discard(site)
+                self._roll.away.discard(site)
                 self._attendance.returned(site)
                 if self.phase is Phase.GATHERING and (self._left is None or site in self._members()):
-                    self._expected.add(site)
+                    self._roll.expected.add(site)
                 self._report(Phase.GATHERING, site, event)
                 return [*self._readmit(site, now_s), *self._ask_late(event)]
             case events.CutReported(site=site, round=self.round):
@@ -143,7 +133,7 @@ class Job:
         if reason := self.refusal(update.site, update.round):
             return [instructions.DropUpdate(update, reason)]
         if update.round == self.round and self.phase is Phase.TRAINING and update.site in self._members():
-            before = self._reports.setdefault(update.site, update)
+            before = self._roll.reports.setdefault(update.site, update)
         elif update.round < self._next_commit:
             before = self._taken.waiting.setdefault(update.site, update)
         else:  # it is asked for again
@@ -151,7 +141,8 @@ class Job:
         return [instructions.DropUpdate(update, "it came twice")] if before.path != update.path else []
 
     def _localized_arrived(self, update: events.UpdateArrived) -> list[Instruction]:
-        if not self._awaits(Phase.LOCALIZING, update.site) or update.site in self._localized:
+        is_asked = self.phase is Phase.LOCALIZING and update.site in self._roll.expected
+        if not is_asked or update.site in self._localized:
             return []
         self._localized.add(update.site)
         return [instructions.PublishLocalized(update, self.base_version)]
@@ -172,22 +163,16 @@ class Job:
     def _lose(self, site: str, reason: str) -> None:
         if site in self.rules.sites:
             self._attendance.lost(site, reason)
-        self._away.discard(site)
-        self._returning.discard(site)
         # While gathering, a site that has left may come back before the deadline; one that refused will not.
-        if self.phase is not Phase.GATHERING or site in self._connected:
-            self._expected.discard(site)
+        self._roll.lose(site, given_up=self.phase is not Phase.GATHERING or site in self._connected)
         # What a site has delivered whole stays good without it; a cut is of no use without its site.
         if self.phase not in (Phase.TRAINING, Phase.LOCALIZING):
-            self._reports.pop(site, None)
-            self._done -= {site} - self._localized
-
-    def _awaits(self, phase: Phase, site: str) -> bool:
-        return self.phase is phase and site in self._expected
+            self._roll.reports.pop(site, None)
+            self._roll.done -= {site} - self._localized
 
     def _report(self, phase: Phase, site: str, event: Event) -> None:
-        if self._awaits(phase, site):
-            self._reports.setdefault(site, event)
+        if self.phase is phase:
+            self._roll.report(site, event)
 
     def _go_on(self, now_s: float) -> list[Instruction]:
         """Close the phase if it can be closed."""
@@ -210,20 +195,12 @@ class Job:
 
     def _judge(self, now_s: float) -> Decision:
         gathering = self.phase is Phase.GATHERING
-        reported = self._reports.keys() | self._done
-        if len(reported) < self.rules.min_sites:
-            self._quorum_s = None
-        elif self._quorum_s is None:
-            self._quorum_s = now_s
-        decision = decide(
-            reported=reported,
-            expected=self._expected | self._done,
-            waited_s=now_s - self.since_s,
+        decision = self._roll.judge(
             min_sites=self.rules.min_sites,
+            waited_s=now_s - self.since_s,
             deadline_s=self._gather_deadline_s() if gathering else self.rules.phase_deadline_s,
-            away=self._away,
-            quorum_waited_s=0.0 if self._quorum_s is None else now_s - self._quorum_s,
             grace_s=math.inf if gathering else self.rules.grace_s,
+            now_s=now_s,
         )
         self.reason = decision.reason
         return decision
@@ -233,9 +210,9 @@ class Job:
         return self.rules.gather_deadline_s + (self.rules.phase_deadline_s if self._left else 0)
 
     def _enter(self, phase: Phase, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> tuple[str, ...]:
-        self.phase, self.since_s, self._expected, self._done, self._reports = phase, now_s, set(sites), set(done), {}
+        self.phase, self.since_s = phase, now_s
+        self._roll.begin(sites, done)
         self._attendance.entered(phase, now_s)
-        self._quorum_s, self._returning = None, set()
         self._judge(now_s)
         return tuple(sorted(sites))
 
@@ -245,7 +222,7 @@ class Job:
             return self._take_up(left, now_s)
         self.round += 1
         self._attendance.opened()
-        self._away, self._num_gatherings = set(), 0
+        self._roll.away, self._num_gatherings = set(), 0
         return self._scan(set(self._prepared), now_s)
 
     def _take_up(self, left: RoundFacts, now_s: float) -> list[Instruction]:
@@ -274,17 +251,14 @@ class Job:
 
     def _readmit(self, site: str, now_s: float) -> list[Instruction]:
         """Take a site back that was away for a moment, if its part in the round is not lost by that, or is needed."""
-        expected = self._expected - self._returning
-        self._returning.discard(site)
-        if self.phase in (Phase.GATHERING, Phase.PUBLISHING) or site in (
-            expected | self._reports.keys() | self._done | self._localized
-        ):
+        is_in = self._roll.settle(site)
+        if is_in or self.phase in (Phase.GATHERING, Phase.PUBLISHING) or site in self._localized:
             return []
         if self.phase not in (Phase.TRAINING, Phase.LOCALIZING) or not self._can_answer(site):
-            self._expected.discard(site)
-            too_few = len(self._expected | self._reports.keys() | self._done) < self.rules.min_sites
+            self._roll.expected.discard(site)
+            too_few = len(self._roll.hopeful) < self.rules.min_sites
             return self._gather_again(now_s) if too_few and site in self._members() else []
-        self._expected.add(site)
+        self._roll.expected.add(site)
         self._attendance.readmitted(site)
         if self.phase is Phase.TRAINING:
             return [instructions.Train((site,), self.round, self.base_version)]
@@ -309,29 +283,29 @@ class Job:
         if self._proof is not None:
             known, self._proof = self._proof, None
             return self._compare_with_ledger(known, now_s)
-        self._cut_reports = dict(self._reports)
+        self._cut_reports = dict(self._roll.reports)
         partitions = differing({site: report.fingerprints for site, report in self._cut_reports.items()})
         if not partitions:
             return self._cut_decided({}, now_s)
-        sites = self._enter(Phase.RECONCILING, set(self._cut_reports), now_s, done=self._done)
+        sites = self._enter(Phase.RECONCILING, set(self._cut_reports), now_s, done=self._roll.done)
         return [instructions.ListCutRows(sites, self.round, partitions)]
 
     def _compare_with_ledger(self, known: Mapping[str, str], now_s: float) -> list[Instruction]:
         """The cut was decided before; a site that finds other rows in it by now has lost its part in this round."""
-        able = self._done - self._localized
-        same = cuts.same_as(known, self._reports)
-        for site in sorted(self._reports.keys() - same):
+        able = self._roll.done - self._localized
+        same = cuts.same_as(known, self._roll.reports)
+        for site in sorted(self._roll.reports.keys() - same):
             reason = f"the rows of round {self.round}'s cut can't be read again: they were written since"
             self._attendance.lost(site, reason)
-        decided = [cuts.decided(same, self._reports, {}, {})] if same else []
+        decided = [cuts.decided(same, self._roll.reports, {}, {})] if same else []
         return [*decided, *self._ask(same | able, now_s)]
 
     def _reconcile(self, now_s: float, reason: str) -> list[Instruction]:
-        return self._cut_decided(reconcile({site: listed.rows for site, listed in self._reports.items()}), now_s)
+        return self._cut_decided(reconcile({site: listed.rows for site, listed in self._roll.reports.items()}), now_s)
 
     def _cut_decided(self, drop: Mapping[str, Digests], now_s: float) -> list[Instruction]:
-        members = set(self._reports)
-        decided = cuts.decided(members, self._cut_reports, self._reports, drop)
+        members = set(self._roll.reports)
+        decided = cuts.decided(members, self._cut_reports, self._roll.reports, drop)
         assert self._open is not None
         self._open = replace(self._open, cut=cuts.facts(decided))
         if self.base_version == 0:
@@ -346,23 +320,23 @@ class Job:
         return [instructions.Localize(asked, self.base_version)]
 
     def _start_model(self, now_s: float, reason: str) -> list[Instruction]:
-        statistics = {site: report.statistics for site, report in sorted(self._reports.items())}
+        statistics = {site: report.statistics for site, report in sorted(self._roll.reports.items())}
         self._enter(Phase.PUBLISHING, set(statistics), now_s)
         self.reason = f"making the first model: {reason}"
         return [instructions.PublishInitial(statistics)]
 
     def _close_round(self, now_s: float, reason: str) -> list[Instruction]:
         late = self._taken.waiting
-        by_site = late | self._reports
+        by_site = late | self._roll.reports
         updates = tuple(by_site[site] for site in sorted(by_site))
         absent = {site: self._why_absent(site) for site in self.rules.sites if site not in by_site}
         dropped = [
             instructions.DropUpdate(late[site], f"a newer update of {site} is in round {self.round}")
-            for site in sorted(late.keys() & self._reports.keys())
+            for site in sorted(late.keys() & self._roll.reports.keys())
         ]
         self._taken.commit(updates, self.round)
         phases_s = self._attendance.seconds_by_phase(now_s)
-        self._enter(Phase.PUBLISHING, set(self._reports), now_s)
+        self._enter(Phase.PUBLISHING, set(self._roll.reports), now_s)
         self.reason = f"publishing the mean of {len(updates)} updates: {reason}"
         last = self.round == self.rules.rounds
         return [
@@ -379,7 +353,7 @@ class Job:
         ]
 
     def _why_absent(self, site: str) -> str:
-        is_expected, is_prepared = site in self._expected, site in self._prepared
+        is_expected, is_prepared = site in self._roll.expected, site in self._prepared
         return self._attendance.why_absent(site, is_expected=is_expected, is_prepared=is_prepared)
 
     def standing(self) -> dict[str, tuple[str, str]]:
@@ -387,15 +361,15 @@ class Job:
 
         `reported`, `asked`, `away` and may come back, `back` from there and not in the phase yet, or `out` of it.
         """
-        found = {}
+        roll, found = self._roll, {}
         for site in self.rules.sites:
-            if site in self._reports.keys() | self._done or (self.phase is Phase.PUBLISHING and site in self._expected):
+            if site in roll.answered or (self.phase is Phase.PUBLISHING and site in roll.expected):
                 found[site] = ("reported", "")
-            elif site not in self._expected | self._away:
+            elif site not in roll.expected | roll.away:
                 found[site] = ("out", self._why_absent(site))
             elif site not in self._connected:
                 found[site] = ("away", self._attendance.failures.get(site, "it is not connected"))
-            elif site not in self._expected - self._returning:
+            elif site in roll.returning or site not in roll.expected:
                 found[site] = ("back", "it is back, and is asked what it still has of the round")
             else:
                 found[site] = ("asked", "")
@@ -405,14 +379,14 @@ class Job:
         initial, self.base_version = self.base_version == 0, version
         ready = set(self._prepared)
         if initial:
-            return self._ask(self._expected & ready, now_s)
+            return self._ask(self._roll.expected & ready, now_s)
         self._committed = self.round
         self._attendance.committed()
         if self.round < self.rules.rounds:
             # The sites that are here go on at once, if they are enough; one that comes back joins a later round.
             enough = len(ready) >= self.rules.min_sites
             self._enter(Phase.GATHERING, ready if enough else set(self.rules.sites), now_s)
-            self._reports = {site: self._prepared[site] for site in ready}
+            self._roll.reports = {site: self._prepared[site] for site in ready}
             return []
         return self._ask(ready, now_s)
 
@@ -420,7 +394,7 @@ class Job:
         return self._end(
             "finished",
             self._attendance.with_failures(
-                f"{self.rules.rounds} rounds, localized at {', '.join(sorted(self._reports.keys() | self._done))}"
+                f"{self.rules.rounds} rounds, localized at {', '.join(sorted(self._roll.answered))}"
             ),
         )
 
