@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from geotrain.rpc.tls import TlsConfig
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.config import ViewConfig
@@ -24,6 +25,7 @@ class CoordinatorConfig:
     lease_s: how long a silent leader keeps a standby from leading, in seconds; the same for all coordinators.
     http_listen: address of the snapshot over HTTP that the program `geotrain` reads, `host:port`; empty: none. Whoever
       reaches it may read it.
+    tls: mutual TLS with agents and launches.
     view: how the view is reached and read.
     spool_dir: folder for updates on their way into the mean.
     heartbeat_s: how often an agent must say that it is there, in seconds; after four silent ones it is gone.
@@ -39,6 +41,7 @@ class CoordinatorConfig:
     advertise_to: dict[str, str] = field(default_factory=dict)
     lease_s: float = 6.0
     http_listen: str = "127.0.0.1:50552"
+    tls: TlsConfig = field(default_factory=TlsConfig)
     view: ViewConfig = field(default_factory=ViewConfig)
     spool_dir: str = "outputs/coordinator/spool"
     heartbeat_s: float = 2.0
@@ -143,9 +146,11 @@ class LaunchConfig(JobConfig):
     """A job, and the coordinator that is to run it.
 
     coordinator: where coordinators are dialled, `host:port` or a list of them; a standby names the leader.
+    tls: mutual TLS with them.
     """
 
     coordinator: Any = "127.0.0.1:50551"
+    tls: TlsConfig = field(default_factory=TlsConfig)
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)

@@ -19,6 +19,7 @@ from coordinator.reduce import OuterStep
 from coordinator.service import CoordinatorService
 from geotrain.errors import ConfigError
 from geotrain.rpc import coordinator_pb2_grpc as rpc
+from geotrain.rpc import tls
 from geotrain.rpc.channels import new_server
 from geotrain.rpc.memory import reuse_freed_memory
 from geotrain.view.connect import View, connect
@@ -33,9 +34,10 @@ MAX_WAITING_CALLS = 64
 def serve(config: CoordinatorConfig) -> None:
     """Answer until SIGTERM or SIGINT. Raises ViewError or ConfigError when it can't start."""
     reuse_freed_memory()
+    identity = tls.load(config.tls, tls.COORDINATOR)
     with connect(config.view) as view:
         _warm_up()
-        asyncio.run(_serve(config, view))
+        asyncio.run(_serve(config, view, identity))
 
 
 def _warm_up() -> None:
@@ -43,14 +45,14 @@ def _warm_up() -> None:
     OuterStep({"_target_": "torch.optim.SGD", "lr": 1.0}, {"w": torch.zeros(1)})
 
 
-async def _serve(config: CoordinatorConfig, view: View) -> None:
+async def _serve(config: CoordinatorConfig, view: View, identity: tls.Identity | None) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING_CALLS))
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     server = new_server()
-    address = _listen(server, config)
+    address = _listen(server, config, identity)
     advertised = config.advertise or address
     status = http.bind(config.http_listen)
     holder = LeaseHolder(
@@ -64,6 +66,7 @@ async def _serve(config: CoordinatorConfig, view: View) -> None:
     service = CoordinatorService(config, view, leadership)
     rpc.add_CoordinatorServicer_to_server(service, server)
     await server.start()
+    logger.info("%s", tls.described(config.tls))
     logger.info("coordinator ready at %s, view %s (%s)", address, config.view.namespace, view.consistency)
     async with http.serving(status, http.Pages(config, view, service, advertised)):
         standing = asyncio.create_task(Candidate(leadership, holder, service.lead).run())
@@ -78,10 +81,13 @@ async def _serve(config: CoordinatorConfig, view: View) -> None:
     logger.info("coordinator stopped; unfinished jobs go on with the next leader")
 
 
-def _listen(server: grpc.aio.Server, config: CoordinatorConfig) -> str:
+def _listen(server: grpc.aio.Server, config: CoordinatorConfig, identity: tls.Identity | None) -> str:
     """Bind the configured address; returns it with the port that it got."""
     try:
-        port = server.add_insecure_port(config.listen)
+        if identity is None:
+            port = server.add_insecure_port(config.listen)
+        else:
+            port = server.add_secure_port(config.listen, identity.to_listen())
     except RuntimeError:
         port = 0
     if port == 0:

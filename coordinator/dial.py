@@ -12,6 +12,7 @@ import grpc
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import LEADER_KEY, open_channel, retry_delays_s
+from geotrain.rpc.tls import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ class Leader:
         return self._was_named
 
 
-async def ask_leader(addresses: Sequence[str], call: Callable[[rpc.CoordinatorStub], Awaitable[T]]) -> T:
+async def ask_leader(
+    addresses: Sequence[str], call: Callable[[rpc.CoordinatorStub], Awaitable[T]], identity: Identity | None = None
+) -> T:
     """Returns the leader's answer. Asked again while nobody leads: a call must do no harm a second time.
 
     Raises ConfigError for what the leader refuses, GeotrainError where none answers for `PATIENCE_S`.
@@ -65,7 +68,7 @@ async def ask_leader(addresses: Sequence[str], call: Callable[[rpc.CoordinatorSt
     give_up_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            async with open_channel(leader.address) as channel:
+            async with open_channel(leader.address, identity) as channel:
                 return await call(rpc.CoordinatorStub(channel))
         except grpc.aio.AioRpcError as error:
             if leader.look_on(error):

@@ -20,6 +20,7 @@ from geotrain.errors import GeotrainError, JobFailed
 from geotrain.program import run_program
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
+from geotrain.rpc import tls
 from geotrain.rpc.channels import open_channel, retry_delays_s
 
 logger = logging.getLogger(__name__)
@@ -33,16 +34,19 @@ async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
 
     Raises ConfigError if the coordinator refuses the job, GeotrainError if none can be reached.
     """
+    identity = tls.load(config.tls, tls.OPERATOR)
     given = asdict(config)
     job = {field.name: given[field.name] for field in fields(JobConfig)}
     # Under one id: a launch that was not answered may have been noted all the same.
     request = pb.LaunchRequest(job_json=json.dumps(job), request_id=new_request_id())
-    reply = await ask_leader(config.addresses, lambda stub: stub.Launch(request, timeout=CALL_DEADLINE_S))
-    async for event in follow(config.addresses, reply.job):
+    reply = await ask_leader(config.addresses, lambda stub: stub.Launch(request, timeout=CALL_DEADLINE_S), identity)
+    async for event in follow(config.addresses, reply.job, identity):
         yield event
 
 
-async def follow(addresses: Sequence[str], job: str) -> AsyncIterator[pb.JobEvent]:
+async def follow(
+    addresses: Sequence[str], job: str, identity: tls.Identity | None = None
+) -> AsyncIterator[pb.JobEvent]:
     """Yield the job's events, each once, to its end, under whoever leads; goes on where it was when a stream breaks.
 
     Raises GeotrainError when the leader does not know the job, or none answers for too long.
@@ -52,7 +56,7 @@ async def follow(addresses: Sequence[str], job: str) -> AsyncIterator[pb.JobEven
     leader, delays_s, away_since_s = Leader(addresses), retry_delays_s(), time.monotonic()
     while True:
         try:
-            async with open_channel(leader.address) as channel:
+            async with open_channel(leader.address, identity) as channel:
                 async for event in rpc.CoordinatorStub(channel).Follow(pb.FollowRequest(job=job)):
                     away_since_s, delays_s = math.inf, retry_delays_s()
                     # The coordinator tells a job from its start; after a restart, without its sites' progress.
@@ -92,6 +96,7 @@ def subject(event: pb.JobEvent) -> tuple[str, int | str] | None:
 
 
 async def _follow(config: LaunchConfig) -> float:
+    logger.info("%s", tls.described(config.tls))
     localized: list[float] = []
     async for event in launch(config):
         line = describe(event)

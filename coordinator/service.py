@@ -21,6 +21,7 @@ from geotrain.errors import ConfigError, Fenced, GeotrainError, ViewError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import LEADER_KEY
+from geotrain.rpc.tls import OPERATOR, Peer
 from geotrain.view.connect import View
 
 logger = logging.getLogger(__name__)
@@ -89,8 +90,10 @@ class CoordinatorService(rpc.CoordinatorServicer):
                 await asyncio.sleep(RECOVER_AGAIN_S)
 
     @contextlib.asynccontextmanager
-    async def _call(self, context: grpc.aio.ServicerContext) -> AsyncIterator[Term]:
-        """A call that a leader answers, and that ends with its term."""
+    async def _call(self, context: grpc.aio.ServicerContext, who: str = "") -> AsyncIterator[Term]:
+        """A call that a leader answers, and that ends with its term. who: the name in the caller's certificate."""
+        if refused := who and Peer.of(context).refusal(who):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refused)
         if self.leadership.is_leading:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._answers.wait(), TAKING_UP_S)
@@ -129,13 +132,13 @@ class CoordinatorService(rpc.CoordinatorServicer):
         self, parts: AsyncIterator[pb.UploadPart], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.UploadAnswer]:
         async with self._call(context) as term:
-            async for answer in term.uploads.receive(parts):
+            async for answer in term.uploads.receive(parts, Peer.of(context)):
                 yield answer
 
     async def Launch(  # noqa: N802
         self, request: pb.LaunchRequest, context: grpc.aio.ServicerContext
     ) -> pb.LaunchReply:
-        async with self._call(context) as term:
+        async with self._call(context, OPERATOR) as term:
             try:
                 job = await term.jobs.launch(request.job_json, request.request_id)
             except TooManyJobs as error:
@@ -152,7 +155,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
     async def Control(  # noqa: N802
         self, request: pb.ControlRequest, context: grpc.aio.ServicerContext
     ) -> pb.ControlReply:
-        async with self._call(context) as term:
+        async with self._call(context, OPERATOR) as term:
             try:
                 action = ACTIONS.get(request.action)
                 if action is None:
@@ -169,7 +172,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
     async def Follow(  # noqa: N802
         self, request: pb.FollowRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.JobEvent]:
-        async with self._call(context) as term:
+        async with self._call(context, OPERATOR) as term:
             try:
                 runner = await term.jobs.find(request.job)
             except GeotrainError as error:

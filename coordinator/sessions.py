@@ -20,6 +20,7 @@ from coordinator.messages import to_event
 from geotrain.errors import GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc.channels import SITE_NAME
+from geotrain.rpc.tls import Peer, site_name
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Sessions:
         site, known = first.hello.site, self._config.sites
         if not SITE_NAME.fullmatch(site):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{site!r} is not a name for a site")
+        if refused := Peer.of(context).refusal(site_name(site)):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refused)
         if known and site not in known:
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"site {site!r} is not one of this coordinator's sites: {known}"

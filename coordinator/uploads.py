@@ -19,6 +19,7 @@ from coordinator.runner import JobRunner
 from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc.channels import CHUNK_BYTES
+from geotrain.rpc.tls import Peer, site_name
 from geotrain.updates.chunks import DiskFull, Spool
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,12 @@ class Uploads:
         self._incoming: dict[tuple[str, str], _Incoming] = {}
         self._num_active = 0
 
-    async def receive(self, parts: AsyncIterator[pb.UploadPart]) -> AsyncIterator[pb.UploadAnswer]:
+    async def receive(self, parts: AsyncIterator[pb.UploadPart], peer: Peer) -> AsyncIterator[pb.UploadAnswer]:
         """One attempt at one update: its header, then its chunks. Answers with what may be sent, then a receipt."""
         header = (await anext(parts)).header
+        if not_its_own := peer.refusal(site_name(header.site)):
+            yield _receipt(not_its_own)
+            return
         runner = self._jobs.running(header.job)
         if runner is None:
             yield _receipt(f"job {header.job} is not running")

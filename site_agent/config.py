@@ -6,6 +6,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from geotrain.rpc.channels import SITE_NAME
+from geotrain.rpc.tls import TlsConfig
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.config import ViewConfig
 
@@ -91,12 +92,14 @@ class SiteAgentConfig:
 
     site: the region that this agent stands for.
     coordinator: address of the coordinator, `host:port`; empty: the leader's, as its lease in the view says.
+    tls: mutual TLS with the coordinator.
     view: how the view is reached and read.
     upload_deadline_s: how long the coordinator may say nothing while an update is sent to it, in seconds.
     """
 
     site: SiteConfig = MISSING
     coordinator: str = ""
+    tls: TlsConfig = field(default_factory=TlsConfig)
     view: ViewConfig = field(default_factory=ViewConfig)
     upload_deadline_s: float = 120.0
 

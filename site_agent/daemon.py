@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from geotrain.errors import DataError
+from geotrain.rpc import tls
 from geotrain.rpc.memory import reuse_freed_memory
 from geotrain.view.connect import connect
 from site_agent.compute import Compute
@@ -24,11 +25,13 @@ def serve(config: SiteAgentConfig) -> None:
             f"site.data_dir: {data_dir} is not a folder",
             "Name the folder of the site's local datasets with site.data_dir=FOLDER.",
         )
+    identity = tls.load(config.tls, tls.site_name(config.site.name))
+    logger.info("%s", tls.described(config.tls))
     reuse_freed_memory()
     with connect(config.view) as view:
         compute = Compute(config.site)
         try:
-            asyncio.run(_serve(Session(config, SiteJobs(config, view, compute), view), compute))
+            asyncio.run(_serve(Session(config, SiteJobs(config, view, compute), view, identity), compute))
         finally:
             compute.close()
     logger.info("site agent %s stopped", config.site.name)

@@ -16,6 +16,7 @@ from geotrain.program import own_version
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import open_channel, retry_delays_s
+from geotrain.rpc.tls import Identity
 from geotrain.view.connect import View
 from site_agent import life
 from site_agent.config import SiteAgentConfig
@@ -33,10 +34,11 @@ REFUSALS = (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.PERMISSION_DENIED, g
 class Session:
     """Keeps one agent connected to whoever leads until cancelled. view: where the lease is read."""
 
-    def __init__(self, config: SiteAgentConfig, jobs: SiteJobs, view: View) -> None:
+    def __init__(self, config: SiteAgentConfig, jobs: SiteJobs, view: View, identity: Identity | None = None) -> None:
         self._config = config
         self._jobs = jobs
         self._view = view
+        self._identity = identity
         self._instance = secrets.token_hex(8)
         self._events: asyncio.Queue[life.Event] = asyncio.Queue()
 
@@ -95,7 +97,7 @@ class Session:
     async def _dial(self, address: str) -> None:
         event: life.Event = life.Broken(f"hung up on {address}")
         try:
-            async with open_channel(address) as channel:
+            async with open_channel(address, self._identity) as channel:
                 await self._serve(rpc.CoordinatorStub(channel), address)
             event = life.Broken(f"the coordinator at {address} hung up")
         except grpc.aio.AioRpcError as error:

@@ -16,6 +16,7 @@ from coordinator.dial import CALL_DEADLINE_S, ask_leader
 from geotrain.errors import GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
+from geotrain.rpc.tls import Identity
 
 DEADLINE_S = 5.0
 FOREIGN = "what answers there is no coordinator"
@@ -145,37 +146,39 @@ def _page(job: str) -> str:
     return f"/jobs/{quote(job, safe='')}"
 
 
-async def follow(addresses: Sequence[str], name: str) -> AsyncIterator[Any]:
+async def follow(addresses: Sequence[str], name: str, identity: Identity | None = None) -> AsyncIterator[Any]:
     """Yield everything that happened to a job, then what happens next, to its end, also under further leaders."""
     from coordinator import launch, snapshot  # seconds to import, and no other command needs them
 
     address, seen = await asyncio.to_thread(leading, addresses)
     await _get(address, _page(name))
-    async for event in launch.follow([seen["coordinator"]["address"]], name):
+    async for event in launch.follow([seen["coordinator"]["address"]], name, identity):
         yield snapshot.event(event)
 
 
-def control(addresses: Sequence[str], name: str, action: str, reason: str) -> dict[str, str]:
+def control(
+    addresses: Sequence[str], name: str, action: str, reason: str, identity: Identity | None = None
+) -> dict[str, str]:
     """Pause, resume or cancel a job. Returns what it is now, and why."""
     seen = leading(addresses)[1]
     request = pb.ControlRequest(job=name, action=action.upper(), reason=reason or f"asked by {_who()}")
-    reply = asyncio.run(_control(seen["coordinator"]["address"], request))
+    reply = asyncio.run(_control(seen["coordinator"]["address"], request, identity))
     return {"job": name, "status": reply.status, "reason": reply.reason}
 
 
-async def _control(address: str, request: pb.ControlRequest) -> pb.ControlReply:
+async def _control(address: str, request: pb.ControlRequest, identity: Identity | None) -> pb.ControlReply:
     async def call(stub: rpc.CoordinatorStub) -> pb.ControlReply:
         try:
             return await stub.Control(request, timeout=CALL_DEADLINE_S)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise NoSuchJob(f"there is no job {request.job!r}", LISTS) from None
-            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED):
                 raise Refused(error.details() or "it was refused") from None
             raise
 
     try:
-        return await ask_leader([address], call)
+        return await ask_leader([address], call, identity)
     except (NoSuchJob, Refused):
         raise
     except GeotrainError as error:

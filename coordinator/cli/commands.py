@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from coordinator.cli import client, show
 from geotrain.errors import GeotrainError
 from geotrain.program import exit_with
+from geotrain.rpc.tls import OPERATOR, Identity, TlsConfig, load
 
 # What is piped to a file or a program is not broken into lines.
 PIPED_COLUMNS = 1000
@@ -40,6 +41,14 @@ Coordinator = Annotated[
         metavar="HOST:PORT",
         envvar="GEOTRAIN_COORDINATOR",
         help="The coordinator's http_listen; of several, with commas between them, the one that leads answers.",
+    ),
+]
+Tls = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER",
+        envvar="GEOTRAIN_TLS",
+        help="Where ca.pem, cert.pem and key.pem are, the operator's, if the coordinator speaks mutual TLS.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/reference/snapshot.md describes it.")]
@@ -113,6 +122,7 @@ def logs(
     job: JobName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     coordinator: Coordinator = DEFAULT,
+    tls: Tls = "",
     as_json: AsJson = False,
 ) -> None:
     """A job's story: every change of its phase and of its sites', its cuts, its rounds, its end. JSON: an event a line.
@@ -121,40 +131,50 @@ def logs(
     """
     addresses = _addresses(coordinator)
     if follow:
-        asyncio.run(_follow(addresses, job, as_json))
+        asyncio.run(_follow(addresses, job, tls, as_json))
         return
     for event in filter(show.Story().tells, client.job_events(addresses, job)):
         _print(event, show.event_line(event), as_json, indent=None)
 
 
-async def _follow(addresses: list[str], job: str, as_json: bool) -> None:
+async def _follow(addresses: list[str], job: str, tls: str, as_json: bool) -> None:
     story = show.Story()
-    async for event in client.follow(addresses, job):
+    async for event in client.follow(addresses, job, _identity(tls)):
         if story.tells(event):
             _print(event, show.event_line(event), as_json, indent=None)
 
 
 @app.command(epilog="Example: geotrain pause flights-20260102-101500-ab12 --reason 'maintenance at ewr'")
-def pause(job: JobName, reason: Reason = "", coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
+def pause(
+    job: JobName, reason: Reason = "", coordinator: Coordinator = DEFAULT, tls: Tls = "", as_json: AsJson = False
+) -> None:
     """Let a job rest: its open round stays open, and its sites keep what they have finished. `resume` goes on there."""
-    _control("pause", job, reason, coordinator, as_json)
+    _control("pause", job, reason, coordinator, tls, as_json)
 
 
 @app.command(epilog="Example: geotrain resume flights-20260102-101500-ab12")
-def resume(job: JobName, reason: Reason = "", coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
+def resume(
+    job: JobName, reason: Reason = "", coordinator: Coordinator = DEFAULT, tls: Tls = "", as_json: AsJson = False
+) -> None:
     """Let a paused job go on where it was."""
-    _control("resume", job, reason, coordinator, as_json)
+    _control("resume", job, reason, coordinator, tls, as_json)
 
 
 @app.command(epilog="Example: geotrain cancel flights-20260102-101500-ab12 --reason 'wrong data'")
-def cancel(job: JobName, reason: Reason = "", coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
+def cancel(
+    job: JobName, reason: Reason = "", coordinator: Coordinator = DEFAULT, tls: Tls = "", as_json: AsJson = False
+) -> None:
     """End a job for good. What it has published stays; what its sites hold of it is dropped."""
-    _control("cancel", job, reason, coordinator, as_json)
+    _control("cancel", job, reason, coordinator, tls, as_json)
 
 
-def _control(action: str, job: str, reason: str, coordinator: str, as_json: bool) -> None:
-    now = client.control(_addresses(coordinator), job, action, reason)
+def _control(action: str, job: str, reason: str, coordinator: str, tls: str, as_json: bool) -> None:
+    now = client.control(_addresses(coordinator), job, action, reason, _identity(tls))
     _print(now, show.controlled(now), as_json)
+
+
+def _identity(tls: str) -> Identity | None:
+    return load(TlsConfig.in_folder(tls), OPERATOR)
 
 
 def _addresses(coordinator: str) -> list[str]:

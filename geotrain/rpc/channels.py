@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from geotrain.rpc.tls import COORDINATOR, Identity
+
 # A site's name is part of paths and of scopes.
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
@@ -43,12 +45,17 @@ def retry_delays_s(draw: Callable[[], float] = random.random) -> Iterator[float]
         bound = min(2 * bound, LAST_RETRY_S)
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to `host:port`. It connects when first used, and does not queue calls while it can't."""
+def open_channel(address: str, identity: Identity | None = None) -> grpc.aio.Channel:
+    """A channel to a coordinator at `host:port`; identity: for mutual TLS, none: plaintext.
+
+    It connects when first used, and does not queue calls while it can't.
+    """
     # A private pool: two agents in one process must not share one connection.
-    return grpc.aio.insecure_channel(
-        address, options=[*_LIMITS, *_KEEPALIVE, *_RECONNECT, ("grpc.use_local_subchannel_pool", 1)]
-    )
+    options: list[tuple[str, int | str]] = [*_LIMITS, *_KEEPALIVE, *_RECONNECT, ("grpc.use_local_subchannel_pool", 1)]
+    if identity is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    options.append(("grpc.ssl_target_name_override", COORDINATOR))  # whoever dials knows a role, not a host
+    return grpc.aio.secure_channel(address, identity.to_dial(), options=options)
 
 
 def new_server() -> grpc.aio.Server:

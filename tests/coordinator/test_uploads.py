@@ -20,12 +20,14 @@ from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import new_server, open_channel
+from geotrain.rpc.tls import Peer
 from geotrain.updates.codec import Layout, TensorFile
 from site_agent import upload
 from site_agent.held import HeldUpdates, Update
 from site_agent.upload import send_update
 
 DEADLINE_S = 30
+ANYONE = Peer(None)
 TENSORS = {"body": torch.arange(1000.0), "head": torch.ones(3)}
 
 
@@ -73,7 +75,7 @@ class Coordinator(rpc.CoordinatorServicer):
                     self.chunks.append(part.chunk)
                 yield part
 
-        async for answer in self.uploads.receive(tapped()):
+        async for answer in self.uploads.receive(tapped(), Peer.of(context)):
             self.answers.append(answer)
             yield answer
 
@@ -291,7 +293,7 @@ def test_the_newest_attempt_takes_over_what_an_older_one_has_brought(tmp_path, m
     async def scene() -> None:
         coordinator, site = Coordinator(tmp_path), Site(tmp_path)
         old, new = Parts(site.update), Parts(site.update)
-        first, second = coordinator.uploads.receive(old), coordinator.uploads.receive(new)
+        first, second = coordinator.uploads.receive(old, ANYONE), coordinator.uploads.receive(new, ANYONE)
         await anext(first)
         old.add(0, 1000)
         assert (await anext(first)).credit.received == 1000

@@ -297,6 +297,9 @@ class Context:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"transport_security_type": [b"insecure"]}
+
     def peer(self) -> str:
         return f"ipv4:{self._call.client.name}"
 
