@@ -57,7 +57,10 @@ class Uploads:
 
     async def receive(self, parts: AsyncIterator[pb.UploadPart]) -> AsyncIterator[pb.UploadAnswer]:
         """One attempt at one update: its header, then its chunks. Answers with what may be sent, then a receipt."""
-        header = (await anext(parts)).header
+        first = await anext(parts, None)
+        if first is None:  # its stream broke right away
+            return
+        header = first.header
         runner = self._jobs.running(header.job)
         if runner is None:
             yield _receipt(f"job {header.job} is not running")
