@@ -49,7 +49,8 @@ class Candidate:
     async def _next(self) -> leadership.Event:
         try:
             left_s = max(0.0, self._machine.due_s - time.monotonic())
-            return await asyncio.wait_for(self._events.get(), min(left_s, self._holder.lease_s))
+            async with asyncio.timeout(min(left_s, self._holder.lease_s)):
+                return await self._events.get()
         except TimeoutError:
             return leadership.Tick()
 

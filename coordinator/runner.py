@@ -197,7 +197,8 @@ class JobRunner:
         while True:
             self._say(job.round, job.phase, job.reason)
             try:
-                event = await asyncio.wait_for(self._events.get(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    event = await self._events.get()
             except TimeoutError:
                 event = events.Tick()
             pending = job.handle(event, now_s=time.monotonic())

@@ -58,7 +58,10 @@ class Uploads:
 
     async def receive(self, parts: AsyncIterator[pb.UploadPart], peer: Peer) -> AsyncIterator[pb.UploadAnswer]:
         """One attempt at one update: its header, then its chunks. Answers with what may be sent, then a receipt."""
-        header = (await anext(parts)).header
+        first = await anext(parts, None)
+        if first is None:  # its stream broke right away
+            return
+        header = first.header
         if not_its_own := peer.refusal(site_name(header.site)):
             yield _receipt(not_its_own)
             return

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TypeVar
 
@@ -50,6 +51,7 @@ def config_from_json(schema: type[T], text: str) -> T:
     return config
 
 
+@cache
 def own_version() -> str:
     """Of geotrain, as it is installed."""
     try:

@@ -24,11 +24,11 @@ class Outlet:
         self._stub = stub
         self._silence_s = silence_s
         self._writing = asyncio.Lock()
-        self._closed = asyncio.Event()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def is_open(self) -> bool:
-        return not self._closed.is_set()
+        return not self._closed.done()
 
     async def send(self, message: pb.FromAgent) -> None:
         async with self._writing:
@@ -39,7 +39,8 @@ class Outlet:
         await self._while_open(send_update(self._stub, update, silence_s=self._silence_s, note=note))
 
     def close(self) -> None:
-        self._closed.set()
+        if self.is_open:
+            self._closed.set_result(None)
 
     async def _write(self, message: pb.FromAgent) -> None:
         try:
@@ -50,13 +51,11 @@ class Outlet:
     async def _while_open(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it, or give it up when the stream is closed: a coordinator that has fallen silent must not hold us."""
         working = asyncio.create_task(work)
-        closing = asyncio.create_task(self._closed.wait())
         try:
             if self.is_open:
-                await asyncio.wait([working, closing], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([working, self._closed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             working.cancel()
-            closing.cancel()
         # gRPC cancels whoever waits for a call that was cancelled; that is not our own cancellation.
         [error] = await asyncio.gather(working, return_exceptions=True)
         if isinstance(error, Exception):

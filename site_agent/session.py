@@ -82,7 +82,8 @@ class Session:
 
     async def _next(self, due_s: float) -> life.Event:
         try:
-            return await asyncio.wait_for(self._events.get(), max(0.0, due_s - time.monotonic()))
+            async with asyncio.timeout(max(0.0, due_s - time.monotonic())):
+                return await self._events.get()
         except TimeoutError:
             return life.Tick()
 

@@ -286,6 +286,17 @@ def test_a_spool_that_is_cleared_meanwhile_is_said_and_the_update_sent_again(pla
     play(scene)
 
 
+def test_a_stream_that_breaks_before_its_first_part_is_no_error(tmp_path):
+    async def broken() -> AsyncIterator[pb.UploadPart]:
+        return
+        yield pb.UploadPart()
+
+    async def scene() -> None:
+        assert [answer async for answer in Coordinator(tmp_path).uploads.receive(broken())] == []
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
 def test_the_newest_attempt_takes_over_what_an_older_one_has_brought(tmp_path, monkeypatch):
     for name in ("BATCH_BYTES", "CHUNK_BYTES", "MAX_WINDOW_BYTES"):
         monkeypatch.setattr(uploads, name, 1)

@@ -93,8 +93,12 @@ def test_why_an_upload_was_refused_reaches_whoever_sent_it(monkeypatch):
         raise GeotrainError("the coordinator refused the update: too late")
 
     monkeypatch.setattr(outlet_module, "send_update", send_update)
-    with pytest.raises(GeotrainError, match="too late"):
-        play(new_outlet(Stream()).upload(None, print))  # type: ignore[arg-type]
+
+    async def scene() -> None:
+        with pytest.raises(GeotrainError, match="too late"):
+            await new_outlet(Stream()).upload(None, print)  # type: ignore[arg-type]
+
+    play(scene())
 
 
 def test_whoever_is_cancelled_while_it_sends_stops_sending():

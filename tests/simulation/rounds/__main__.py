@@ -20,7 +20,7 @@ def main() -> int:
     seeds = range(first, first + num_seeds)
     began_s = time.monotonic()
     failed = []
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), initializer=prepare) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("fork")) as pool:
         for number, violation in zip(seeds, pool.map(check, seeds, chunksize=SEEDS_PER_TASK), strict=True):
             if violation is not None:
                 failed.append(number)

@@ -12,8 +12,10 @@ AGENTS = tuple(f"agent-{site}" for site in SITES)
 DESK = "desk"
 """Whoever launches, follows and controls jobs."""
 MODELS = ("tiny", "small")  # of each a job
-LAST_S = 30.0
-"""When all is whole again."""
+FIRST_S, LATEST_S = 0.3, 9.0
+"""Between these faults begin that wait for a time: everybody has started, and a job that nothing delays ends then."""
+LAST_S = 20.0
+"""When clocks that were never put right are."""
 
 
 WRITES, MESSAGES = 60, 200
@@ -67,6 +69,7 @@ def _fault(random: Random, *, spares_sites: bool) -> Fault:
         "stop",
         "pause",
         "pause",
+        "last words",
         "unanswered",
         "slow store",
         "no store",
@@ -88,7 +91,7 @@ def _fault(random: Random, *, spares_sites: bool) -> Fault:
             return replace(fault, length_s=min(fault.length_s, 5.0))
         case "skew":
             # Set wrong before the jobs run or in their midst, and right again later.
-            at_s = random.choice([0.5, round(random.uniform(0.5, 14.0), 3)])
+            at_s = random.choice([FIRST_S, round(random.uniform(FIRST_S, LATEST_S), 3)])
             detail = str(random.choice([-3600.0, -30.0, -5.0, 5.0, 30.0, 3600.0]))
             return Fault("skew", who, at_s=at_s, length_s=random.choice([fault.length_s, LAST_S - at_s]), detail=detail)
         case "order":
@@ -105,7 +108,7 @@ def _fault(random: Random, *, spares_sites: bool) -> Fault:
 def _when(random: Random, who: str) -> dict[str, Any]:
     after = random.choice(["", "messages", "writes"] if who in COORDINATORS else ["", "messages"])
     if not after:
-        return {"at_s": round(random.uniform(0.0, 14.0), 3)}
+        return {"at_s": round(random.uniform(FIRST_S, LATEST_S), 3)}
     most = WRITES if after == "writes" else MESSAGES // (1 if who in COORDINATORS else len(AGENTS))
     return {"after": after, "count": random.randint(1, most)}
 

@@ -17,7 +17,8 @@ from grpc import StatusCode
 from tests.simulation.rounds.processes import WORLD, Process
 
 if TYPE_CHECKING:
-    from tests.simulation.rounds.rpc import Call, Server
+    from tests.simulation.rounds.calls import Call
+    from tests.simulation.rounds.servers import Server
 
 WINDOW = 16  # messages under way and unread, in each direction of a stream
 KEEPALIVE_S = 30.0

@@ -1,6 +1,7 @@
 """What a run sees of the machine it runs on: virtual time, drawn secrets, no disk to wait for. Undone at its end."""
 
 import concurrent.futures
+import json
 import os
 import random
 import secrets
@@ -8,23 +9,28 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import grpc
+import hydra.utils
 import pytest
 
-from coordinator import uploads
+from coordinator import leadership, uploads
 from geotrain.program import config_from_json
-from site_agent import upload
+from site_agent import held, life, upload
+from tests.simulation.rounds.calls import Channel
 from tests.simulation.rounds.network import Network
-from tests.simulation.rounds.processes import EPOCH_S, PROCESS, VirtualLoop, block, in_simulation
-from tests.simulation.rounds.rpc import Channel, Server
+from tests.simulation.rounds.processes import EPOCH_S, PROCESS, VirtualLoop, block
+from tests.simulation.rounds.servers import Server
 
 FSYNC_S = 0.001
 CHUNK_BYTES = 100
+LOOK_SHARE, WATCH_EVERY_S = 1 / 10, 2.0
+"""Looks at the lease would take half the time of a run, and show nothing that fewer of them do not."""
+MAX_HEADER_BYTES = 1000
 OURS = ("geotrain", "coordinator", "site_agent")
 
 
@@ -72,6 +78,16 @@ class _AtOnce(concurrent.futures.Executor):
 
 parsed = cache(config_from_json)
 """Nobody changes a configuration, and parsing it takes longer than all the rest of a run."""
+instantiate = hydra.utils.instantiate
+
+
+def made(block: Mapping[str, Any], **options: Any) -> Any:
+    return _made(json.dumps(block), **options)
+
+
+@cache
+def _made(block: str, **options: Any) -> Any:
+    return instantiate(json.loads(block), **options)
 
 
 @contextmanager
@@ -95,10 +111,14 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         for module in (uploads, upload):  # so that a tiny update has several chunks, and its sender is held back
             patch.setattr(module, "CHUNK_BYTES", CHUNK_BYTES)
         patch.setattr(uploads, "MAX_WINDOW_BYTES", 2 * CHUNK_BYTES)
+        patch.setattr(leadership, "LOOK_SHARE", LOOK_SHARE)
+        patch.setattr(life, "WATCH_EVERY_S", WATCH_EVERY_S)
+        patch.setattr(held, "MAX_HEADER_BYTES", MAX_HEADER_BYTES)
         patch.setattr(grpc.aio, "insecure_channel", lambda address, **_: Channel(network, address))
         patch.setattr(grpc.aio, "server", lambda **_: Server(network))
         everywhere(patch, concurrent.futures.ThreadPoolExecutor, _AtOnce)
         everywhere(patch, config_from_json, parsed)
+        patch.setattr(hydra.utils, "instantiate", made)
         state = random.getstate()
         random.seed(seed)
         try:
@@ -125,11 +145,11 @@ def _places(original: object, num_modules: int) -> list[tuple[Any, str]]:
 
 
 def _replace(patch: pytest.MonkeyPatch, module: Any, name: str, ours: Callable[..., Any]) -> None:
-    """Replace a function for the threads of the simulation, and leave it to all others."""
-    theirs = getattr(module, name)
+    """Replace a function for the thread of the simulation, and leave it to all others."""
+    theirs, simulation = getattr(module, name), threading.get_ident()
 
     def either(*arguments: Any, **options: Any) -> Any:
-        return (ours if in_simulation() else theirs)(*arguments, **options)
+        return (ours if threading.get_ident() == simulation else theirs)(*arguments, **options)
 
     patch.setattr(module, name, either)
 

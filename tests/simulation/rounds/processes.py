@@ -1,20 +1,20 @@
 """Processes that can be killed and paused at any await, on one loop in virtual time. Knows nothing of what they do.
 
 Everything that a process schedules carries it in its context: what belongs to a dead process is never run, what
-belongs to a paused one waits. Threads of a process are real ones of which one runs at a time, so that a blocking call
-takes virtual time while the others go on, and a seed still says it all.
+belongs to a paused one waits. Threads of a process are greenlets, so that a blocking call takes virtual time while the
+others go on, and a seed still says it all.
 """
 
 import asyncio
 import contextlib
 import heapq
-import threading
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from math import inf
 from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 EPOCH_S = 1_700_000_000.0  # of virtual time, on the clock of the world
 WORLD = Context()
@@ -72,56 +72,31 @@ class Killed(BaseException):
     """The thread's process is gone; no handler of errors may catch this."""
 
 
-class _Thread:
-    """A real thread that runs only while the loop waits for it to block, or to end."""
+class _Thread(greenlet):
+    """A blocking call, which runs only while the loop waits for it to block, or to end."""
 
-    here = threading.local()
-    idle: "list[_Thread]" = []  # noqa: RUF012 - kept for the next run, and the next
-
-    def __init__(self) -> None:
+    def __init__(self, work: Callable[[], None], loop: "VirtualLoop") -> None:
+        super().__init__(work)
+        self.loop = loop
         self.is_killed = False
-        self._go, self._back = allocate_lock(), allocate_lock()
-        self._go.acquire()
-        self._back.acquire()
-        self._work: Callable[[], None] | None = None
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        self.here.thread = self
-        while True:
-            self._go.acquire()
-            assert self._work is not None
-            self._work()
-            self._work = None
-            self._back.release()
-
-    def begin(self, work: Callable[[], None], loop: "VirtualLoop") -> None:
-        self._work, self.loop = work, loop
-        self.go_on()
 
     def go_on(self) -> None:
-        self._go.release()
-        self._back.acquire()
-        if self._work is None:
-            self.idle.append(self)
+        """Called in the loop: which is not to be seen from within, as it is not from a thread."""
+        asyncio._set_running_loop(None)
+        self.switch()
+        asyncio._set_running_loop(self.loop)
 
     def wait(self) -> None:
         """Called in the thread: let the loop go on."""
-        self._back.release()
-        self._go.acquire()
+        assert self.parent is not None
+        self.parent.switch()
         if self.is_killed:
             raise Killed
 
     def end(self) -> None:
         self.is_killed = True
-        while self._work is not None:
-            self.go_on()
-        self.is_killed = False
-
-
-def in_simulation() -> bool:
-    """Whether this thread is the simulation's: its loop's, or one of its processes'."""
-    return getattr(_Thread.here, "thread", None) is not None or isinstance(asyncio._get_running_loop(), VirtualLoop)
+        while self and not self.dead:
+            self.switch()
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -133,10 +108,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self.num_steps = 0
         self.errors: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
-        self._busy: list[_Thread] = []
+        self._threads: list[_Thread] = []
         self.set_task_factory(self._new_task)
         self.set_exception_handler(self._note_error)
 
@@ -148,27 +122,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.now_s
 
     def _run_once(self) -> None:
-        scheduled, ready = self._scheduled, self.ready  # type: ignore[attr-defined]
-        while scheduled and (scheduled[0]._cancelled or scheduled[0]._when <= self.now_s or not ready):
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            if not handle._cancelled:
-                self.now_s = max(self.now_s, handle._when)
-                ready.append(handle)
-        if not ready:
-            raise Stuck("everybody waits for something that never comes")
-        for _ in range(len(ready)):
-            handle = ready.popleft()
+        ready, of = self.ready, PROCESS
+        while not self._stopping:  # type: ignore[attr-defined]
+            handle = ready.popleft() if ready else self._due()
             if handle._cancelled:
                 continue
-            process = handle._context.get(PROCESS)
-            if process is not None and not process.is_alive:
-                continue
-            if process is not None and process.is_paused:
+            process = handle._context.get(of)
+            if process is None or (process.is_alive and not process.is_paused):
+                handle._run()
+            elif process.is_alive:
                 process.parked.append(handle)
-                continue
-            self.num_steps += 1
-            handle._run()
+
+    def _due(self) -> asyncio.Handle:
+        """What is due next, now that nobody has anything to do before."""
+        if not self._scheduled:  # type: ignore[attr-defined]
+            raise Stuck("everybody waits for something that never comes")
+        handle: asyncio.TimerHandle = heapq.heappop(self._scheduled)  # type: ignore[attr-defined]
+        handle._scheduled = False  # type: ignore[attr-defined]
+        if not handle._cancelled:  # type: ignore[attr-defined]
+            self.now_s = max(self.now_s, handle._when)  # type: ignore[attr-defined]
+        return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass  # it is thrown away when it is due
@@ -198,12 +171,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.handlers[number] = lambda: callback(*arguments)
 
     def set_default_executor(self, executor: Any) -> None:
-        pass  # there is a thread for every call
+        pass  # every call has a thread
 
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
         future = self.create_future()
-        thread = _Thread.idle.pop() if _Thread.idle else _Thread()
-        self._busy.append(thread)
 
         def work() -> None:
             try:
@@ -217,15 +188,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if not future.done():
                     future.set_result(result)
 
-        def begin() -> None:
-            thread.begin(work, self)
-
-        self.call_soon(begin)
+        thread = _Thread(work, self)
+        self._threads.append(thread)
+        self.call_soon(thread.go_on)
         return future
 
     def close(self) -> None:
         """Take down what dead processes have left, without letting it do anything more that counts."""
-        for thread in self._busy:
+        for thread in self._threads:
             thread.end()
         for task in self._tasks:
             if not task.done():
@@ -241,8 +211,8 @@ def _close(program: Any) -> None:
 
 def block(seconds: float) -> None:
     """Called in a process's thread: let virtual time pass, while the others go on."""
-    thread = getattr(_Thread.here, "thread", None)
-    assert thread is not None, "a blocking call on the event loop: everything else of this process stands still"
+    thread = getcurrent()
+    assert isinstance(thread, _Thread), "a blocking call on the event loop: all else of this process stands still"
     if thread.is_killed:
         raise Killed
     thread.loop.call_later(seconds, thread.go_on)

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from coordinator import http
 from site_agent import datasets
 from tests.simulation.rounds.faults import Fault, draw, models_of
@@ -22,6 +24,8 @@ from tests.simulation.rounds.world import Outcome, World
 Plant = Callable[[Any], None]
 """A fault of the program's own, for a MonkeyPatch to plant."""
 
+MEMORY = Path("/dev/shm")
+"""What is written there waits for no disk."""
 MAX_RUNS = 60  # of the search for a shorter history
 STORY_LINES = 150
 
@@ -44,13 +48,15 @@ def nothing(_: Any) -> None:
 def prepare() -> None:
     """For a process that is for runs, and nothing else."""
     logging.disable()  # what counts is in the stories
+    torch.set_num_threads(1)
+    undisturbed()  # what is imported and parsed once is, too
     gc.freeze()
 
 
 def run(seed: int, faults: Sequence[Fault], plant: Plant = nothing) -> Run:
     """One run from beginning to end, and the verdict."""
     loop = VirtualLoop()
-    folder = Path(tempfile.mkdtemp(prefix="rounds-"))
+    folder = Path(tempfile.mkdtemp(prefix="rounds-", dir=MEMORY if MEMORY.is_dir() else None))
     world = World(seed, faults, models_of(seed), loop, folder)
     gc.disable()  # it would close what dead processes left, at moments that no seed says
     try:

@@ -35,7 +35,7 @@ TASK: dict[str, Any] = {
     "features": {"hours": {}},
     "label": {"column": "late", "above": 0},
     "split": {"test_from": "2024-02-01"},
-    "model": {"_target_": "geotrain.tasks.model.TabularNet", "width": 2, "depth": 1},
+    "model": {"_target_": "geotrain.tasks.model.TabularNet", "depth": 0},
     "loss": {"_target_": "torch.nn.BCEWithLogitsLoss"},
     "metric": {"_target_": "geotrain.tasks.metrics.roc_auc"},
     "training": {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}},

@@ -6,7 +6,6 @@ effect, or take effect only later. The real `View` stands above this client, wit
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from types import SimpleNamespace
@@ -105,7 +104,7 @@ class Store:
         if record and not _holds(policy.get("expressions"), _loop().time() - record.updated_s):
             raise _error(exception.FilteredOut, FILTERED_OUT, "filtered out")
         before = dict(record.bins) if record else None
-        after = {**(before or {}), **deepcopy(dict(bins))}
+        after = {**(before or {}), **bins}
         generation = record.generation + 1 if record else 1
         self.records[key] = Record(after, generation, _loop().time())
         self.on_write(Write(process, *key, before, after))
@@ -159,7 +158,7 @@ class Client:
         process = PROCESS.get()
         assert process is not None
         gen = (meta or {}).get("gen", 0)
-        written = deepcopy(dict(bins))
+        written = _copied(bins)
         self._call(lambda: self._store.put(_of(key), written, process, policy or {}, gen), policy, is_write=True)
 
     def batch_read(self, keys: Sequence[Any], bins: Sequence[str] | None = None, policy: Any = None) -> Any:
@@ -174,19 +173,23 @@ class Client:
 
     def query(self, _: str, set_name: str) -> Any:
         def read() -> list[Any]:
-            return [
-                (None, {}, deepcopy(found.bins)) for (of, _), found in self._store.records.items() if of == set_name
-            ]
+            return [(None, {}, _copied(found.bins)) for (of, _), found in self._store.records.items() if of == set_name]
 
         return SimpleNamespace(select=lambda *_: None, results=lambda policy: self._call(read, policy))
 
     def _read(self, key: Any) -> Record | None:
-        return deepcopy(self._store.records.get(_of(key)))
+        record = self._store.records.get(_of(key))
+        return record and Record(_copied(record.bins), record.generation, record.updated_s)
 
     def _call(self, act: Callable[[], Any], policy: Mapping[str, Any] | None, *, is_write: bool = False) -> Any:
         timeout_s = (policy or {}).get("total_timeout", 1000 * VIEW.deadline_s) / 1000
         is_conditional = is_write and not {"gen", "exists"}.isdisjoint(policy or {})
         return self._store.call(act, is_write=is_write, is_conditional=is_conditional, timeout_s=timeout_s)
+
+
+def _copied(bins: Mapping[str, Any]) -> dict[str, Any]:
+    """As deep as our bins go: maps of what nobody can change."""
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in bins.items()}
 
 
 def _of(key: tuple[str, str, Any]) -> Key:

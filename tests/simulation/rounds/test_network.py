@@ -35,6 +35,8 @@ class Echo(rpc.CoordinatorServicer):
     async def Launch(self, request: pb.LaunchRequest, context: Any) -> pb.LaunchReply:  # noqa: N802
         if not request.job_json:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no job")
+        if request.job_json == "cancel":
+            raise asyncio.CancelledError
         return pb.LaunchReply(job=request.job_json)
 
     async def Follow(self, request: pb.FollowRequest, context: Any) -> AsyncIterator[pb.JobEvent]:  # noqa: N802
@@ -161,5 +163,14 @@ def test_a_lost_reply_leaves_the_caller_in_doubt():
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Launch(pb.LaunchRequest(job_json="j"), timeout=10)
         assert (await stub.Launch(pb.LaunchRequest(job_json="j"), timeout=10)).job == "j"
+
+    play(body)
+
+
+def test_a_server_that_cancels_a_call_is_an_error_to_who_called_and_does_not_cancel_them():
+    async def body(stub: rpc.CoordinatorStub, network: Network, echo: Echo) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.Launch(pb.LaunchRequest(job_json="cancel"), timeout=10)
+        assert error.value.code() is grpc.StatusCode.CANCELLED
 
     play(body)

@@ -19,9 +19,17 @@ from tests.simulation.rounds.faults import COORDINATORS, Fault, draw
 from tests.simulation.rounds.search import check, report, run, shrink
 
 SEEDS_PER_TEST = 10
-NUM_SEEDS = 120
+NUM_SEEDS = 240
 SEEDS_TO_FIND = 100
 """Within which every planted fault must be found."""
+
+
+KINDS = {
+    *("crash", "last words", "stop", "pause", "skew"),
+    *("unanswered", "slow store", "no store"),
+    *("break", "cut", "slow link"),
+    *("pause the jobs", "cancel the jobs"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +53,8 @@ def test_a_seed_says_it_all():
 
 def test_the_histories_have_what_is_worth_checking():
     seen: Counter[str] = Counter()
-    for seed in range(30):
+    for seed in range(60):
         found = run(seed, draw(seed))
-        seen.update(fault.kind for fault in found.faults)
         story = "\n".join(found.story)
         seen["leaders"] += story.count("gt_lease/leader status= epoch=2")
         seen["taken over while open"] += any("status=open epoch=2" in line for line in found.story)
@@ -55,8 +62,14 @@ def test_the_histories_have_what_is_worth_checking():
         seen["rounds without a site"] += any(
             len(sites) < 3 for outcome in found.outcomes.values() for sites in outcome.weights.values()
         )
-    for what in ("crash", "stop", "pause", "cut", "leaders", "taken over while open", "rounds without a site"):
+    for what in ("leaders", "taken over while open", "exits", "rounds without a site"):
         assert seen[what] > 1, (what, seen)
+
+
+def test_every_kind_of_fault_is_drawn_often():
+    drawn = Counter(kind for seed in range(1000) for kind in {fault.kind for fault in draw(seed)})
+    assert set(drawn) == KINDS
+    assert min(drawn.values()) > 20, drawn
 
 
 def drop_a_fence(patch: Any) -> None:

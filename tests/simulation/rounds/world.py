@@ -4,42 +4,37 @@ Everything is the programs' own but for the sockets, the store, the clock, and t
 """
 
 import asyncio
-import json
 import signal
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from coordinator import daemon as coordinator_daemon
-from coordinator.config import CoordinatorConfig, JobConfig, LaunchConfig
-from coordinator.dial import ask_leader
-from coordinator.launch import launch, subject
+from coordinator.config import CoordinatorConfig
 from geotrain.errors import GeotrainError
-from geotrain.program import config_from_json
-from geotrain.rpc import coordinator_pb2 as pb
 from site_agent import daemon as agent_daemon
 from site_agent.config import SiteAgentConfig, SiteConfig
 from site_agent.jobs import SiteJobs
 from site_agent.session import Session
-from tests.simulation.rounds.faults import AGENTS, COORDINATORS, DESK, LAST_S, MODELS, Fault
-from tests.simulation.rounds.invariants import DISCOUNT, LEASES, OUTER, Invariants, Violation
+from tests.simulation.rounds.desk import ROUNDS, Desk
+from tests.simulation.rounds.faults import AGENTS, COORDINATORS, DESK, LAST_S, Fault
+from tests.simulation.rounds.invariants import LEASES, Invariants, Violation
 from tests.simulation.rounds.network import Network
 from tests.simulation.rounds.processes import WORLD, Process, VirtualLoop
 from tests.simulation.rounds.seen import Seen
-from tests.simulation.rounds.site import SITES, TASK, SimulatedCompute
+from tests.simulation.rounds.site import SITES, SimulatedCompute
 from tests.simulation.rounds.store import VIEW, Store, Trouble, Write
 from tests.simulation.rounds.trainings import Trainings
 
-ROUNDS = 2
 END_S = 150.0
 """When every job must have ended, the faults being over long before."""
 AFTER_S = 3.0
 """How long a run goes on when the jobs have ended and all is whole: what was under way may still arrive."""
 RESTART_S = 1.0
-LOOK_S = 0.5
+LOOK_S = 1.0
 ADDRESSES = {"coordinator-ewr": "10.0.0.1:50551", "coordinator-jfk": "10.0.0.2:50551"}
 DYING_S = 0.1
 MAX_STORY = 4000
@@ -72,8 +67,7 @@ class World:
         self._folder = folder
         self._random = Random(f"sites of {seed}")
         self._faults = faults
-        self._models = models
-        self._events: dict[str, list[pb.JobEvent]] = {model: [] for model in models}
+        self._desk = Desk(models, list(ADDRESSES.values()), self.tell, self.fail)
         self._processes: dict[str, Process] = {}
         self._skews: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()  # of writes and messages, by process
@@ -101,7 +95,7 @@ class World:
             self._start(name)
         self._loop.call_later(0.2, self._start, COORDINATORS[1])
         self._processes[DESK] = Process(DESK)
-        self._have_desk(self._desk())
+        self._have_desk(self._desk.run(), then=self._end)
         for fault in self._faults:
             if not fault.after:
                 self._loop.call_at(fault.at_s, self._begin, fault)
@@ -113,7 +107,7 @@ class World:
             await asyncio.sleep(max(AFTER_S, self._mended_s + AFTER_S - self._loop.time()))
         if self.violation is not None:
             return {}
-        return {model: self._outcome(events[-1].job) for model, events in self._events.items()}
+        return {model: self._outcome(job) for model, job in self._desk.jobs.items()}
 
     def _outcome(self, job: str) -> Outcome:
         model = self.invariants.model(job)
@@ -163,7 +157,7 @@ class World:
             spool_dir=str(self._folder / process.name),
             sites=list(SITES),
         )
-        await coordinator_daemon._serve(config, self.store.view(VIEW))
+        await coordinator_daemon._serve(config, self.store.view(VIEW), identity=None)
 
     async def _agent(self, process: Process) -> None:
         name = process.name.removeprefix("agent-")
@@ -174,60 +168,15 @@ class World:
         compute: Any = SimulatedCompute(name, Random(f"{name} {self._random.random()}"), self.trainings)
         await agent_daemon._serve(Session(config, SiteJobs(config, view, compute), view), compute)
 
-    def _have_desk(self, do: Coroutine[Any, Any, None]) -> None:
+    def _have_desk(self, do: Coroutine[Any, Any, None], then: Callable[[], None] = lambda: None) -> None:
         async def done() -> None:
             try:
                 await do
+                then()
             except Exception as error:  # noqa: BLE001 - it is what we look for
                 self.fail(f"the desk was ended by {error!r}")
 
         self._processes[DESK].start(done())
-
-    async def _desk(self) -> None:
-        """Launch the jobs, as often as it takes, and follow them to their ends."""
-        await asyncio.gather(*(self._follow(model) for model in self._models))
-        self._end()
-
-    async def _follow(self, model: str) -> None:
-        job = {field.name: getattr(JOBS[model], field.name) for field in fields(JOBS[model])}
-        events = self._events[model]
-        while not events:
-            try:
-                async for event in launch(LaunchConfig(**job, coordinator=list(ADDRESSES.values()))):
-                    events.append(event)
-            except GeotrainError as error:
-                self.tell(f"desk: {error.what}")
-                await asyncio.sleep(1.0)
-        self._check_events(events)
-        self.tell(f"desk: {model} {events[-1].ended.status}: {events[-1].ended.reason}")
-
-    def _check_events(self, events: Sequence[pb.JobEvent]) -> None:
-        """Each happened once, and the last is the end."""
-        about = [subject(event) for event in events if subject(event)]
-        if len(set(about)) < len(about) or not events[-1].HasField("ended"):
-            self.fail(f"the desk was told {about}")
-
-    def _known(self) -> list[str]:
-        """The jobs that the desk follows."""
-        return [events[0].job for events in self._events.values() if events]
-
-    async def _pause(self, job: str, seconds: float) -> None:
-        await self._control(job, pb.ControlRequest.PAUSE)
-        await asyncio.sleep(seconds)
-        await self._control(job, pb.ControlRequest.RESUME)
-
-    async def _control(self, job: str, action: pb.ControlRequest.Action) -> None:
-        """Have the desk order it, as often as it takes."""
-        request = pb.ControlRequest(job=job, action=action, reason="the desk orders it")
-        while True:
-            try:
-                reply = await ask_leader(list(ADDRESSES.values()), lambda stub: stub.Control(request, timeout=10.0))
-            except GeotrainError as error:
-                self.tell(f"desk: {error.what}")
-                await asyncio.sleep(1.0)
-            else:
-                self.tell(f"desk: {job} is {reply.status}: {reply.reason}")
-                return
 
     def _look(self) -> None:
         agents = {name.removeprefix("agent-"): self._processes[name] for name in AGENTS}
@@ -279,11 +228,11 @@ class World:
                 self.network.slow_down(fault.who, fault.other, float(fault.detail))
                 end = lambda: self.network.slow_down(fault.who, fault.other, 0.0)  # noqa: E731
             case "pause the jobs":
-                for job in self._known():
-                    self._have_desk(self._pause(job, fault.length_s))
+                for job in self._desk.jobs.values():
+                    self._have_desk(self._desk.pause(job, fault.length_s))
             case "cancel the jobs":
-                for job in self._known():
-                    self._have_desk(self._control(job, pb.ControlRequest.CANCEL))
+                for job in self._desk.jobs.values():
+                    self._have_desk(self._desk.cancel(job))
         length_s = max(fault.length_s, 2 * DYING_S)
         self._mended_s = max(self._mended_s, self._loop.time() + length_s)
         self._loop.call_later(length_s, end)
@@ -315,13 +264,3 @@ class World:
 
 def _shown(bins: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={bins[name]}" for name in SHOWN if name in bins)
-
-
-def _job(model: str) -> JobConfig:
-    deadlines = {"gather_deadline_s": 30.0, "phase_deadline_s": 30.0}
-    strategy = {"outer": OUTER, "max_staleness": 1, "staleness_discount": DISCOUNT}
-    job = {"sites": list(SITES), "min_sites": 2, "rounds": ROUNDS, "strategy": strategy, **deadlines}
-    return config_from_json(JobConfig, json.dumps(job | {"task": TASK | {"name": model}}))
-
-
-JOBS = {model: _job(model) for model in MODELS}

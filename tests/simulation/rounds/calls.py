@@ -1,12 +1,9 @@
-"""grpc.aio's channels and servers over the links of a simulation: as far as generated stubs and our handlers need them.
+"""grpc.aio's channels over the links of a simulation, as far as generated stubs need them.
 
 Messages are really serialized.
 """
 
 import asyncio
-import inspect
-import math
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -15,14 +12,13 @@ from grpc import StatusCode
 
 from tests.simulation.rounds.network import OK, Network, Pipe, Status
 from tests.simulation.rounds.processes import PROCESS, WORLD, Process
+from tests.simulation.rounds.servers import NOBODY, Server
 
 CONNECT_TIMEOUT_S = 5.0
+CANCELLED = Status(StatusCode.CANCELLED, "Locally cancelled by application!")
+"""By who called; a server that cancels is an error like any other."""
 
 Method = tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]  # its name, and how its messages are written, read
-
-
-class Aborted(Exception):
-    """What `context.abort` raises in a handler."""
 
 
 class Channel:
@@ -89,7 +85,7 @@ class Call:
         self._status: Status | None = None
         self._handler: asyncio.Task[None] | None = None
         self._answer: asyncio.Task[Any] | None = None
-        self.server: Server = _NOBODY
+        self.server: Server = NOBODY
         self._ready = asyncio.get_running_loop().create_future()
         self._background = [asyncio.create_task(self._connect(request))]
         if timeout_s is not None:
@@ -175,7 +171,7 @@ class Call:
         self._finish(message)
         if message.code is StatusCode.OK:
             return grpc.aio.EOF
-        if message.code is StatusCode.CANCELLED:
+        if message == CANCELLED:
             raise asyncio.CancelledError
         raise message.error()
 
@@ -202,7 +198,7 @@ class Call:
     def cancel(self) -> bool:
         if self.is_over or asyncio._get_running_loop() is None:  # none: what is left of a run is taken down
             return False
-        self._end_locally(Status(StatusCode.CANCELLED, "Locally cancelled by application!"))
+        self._end_locally(CANCELLED)
         return True
 
     def done(self) -> bool:
@@ -222,7 +218,7 @@ class Call:
     def _end_locally(self, status: Status) -> None:
         if self.is_over:
             return
-        if self.server is not _NOBODY:
+        if self.server is not NOBODY:
             self.up.break_(status)
             self.down.break_(status)
             self._network.deliver(self.ends, 0.0, self._stop_handler)
@@ -247,8 +243,13 @@ class Call:
         self.is_over = True
         loop = asyncio.get_running_loop()
         status = Status(StatusCode.UNAVAILABLE, why)
-        loop.call_later(delay_s, lambda: (self.up.break_(status), self.down.break_(status)), context=WORLD)
-        loop.call_later(delay_s, self._stop_handler, context=WORLD)
+
+        def tell() -> None:
+            self._stop_handler()
+            self.up.break_(status)
+            self.down.break_(status)
+
+        loop.call_later(delay_s, tell, context=WORLD)
 
     def flush(self) -> None:
         self.up.flush()
@@ -262,119 +263,3 @@ class Call:
         """What the handler has to say when it ends."""
         if not self.is_over:
             self.down.put(message)
-
-
-class Context:
-    """grpc.aio.ServicerContext, as far as our handlers need it."""
-
-    def __init__(self, call: Call, handler: Any, metadata: tuple[tuple[str, str], ...]) -> None:
-        self._call = call
-        self._handler = handler
-        self._metadata = metadata
-        self.trailing: tuple[tuple[str, str], ...] = ()
-        self.status = OK
-
-    async def read(self) -> Any:
-        message = await self._call.up.receive()
-        if isinstance(message, Status):
-            return grpc.aio.EOF
-        return self._handler.request_deserializer(message)
-
-    async def write(self, message: Any) -> None:
-        await self._call.down.send(self._handler.response_serializer(message))
-
-    async def requests(self) -> AsyncIterator[Any]:
-        while (message := await self.read()) is not grpc.aio.EOF:
-            yield message
-
-    async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:
-        self.status = Status(code, details, tuple(trailing_metadata) or self.trailing)
-        raise Aborted
-
-    def set_trailing_metadata(self, metadata: Any) -> None:
-        self.trailing = tuple(metadata)
-
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return self._metadata
-
-    def auth_context(self) -> dict[str, list[bytes]]:
-        return {"transport_security_type": [b"insecure"]}
-
-    def peer(self) -> str:
-        return f"ipv4:{self._call.client.name}"
-
-    def cancelled(self) -> bool:
-        return self._call.is_over
-
-    def time_remaining(self) -> float:
-        return math.inf
-
-
-class Server:
-    """grpc.aio.Server, as far as the daemon needs it."""
-
-    def __init__(self, network: Network, process: Process | None = None) -> None:
-        """process: the one that calls, where none is named."""
-        found = process or PROCESS.get()
-        assert found is not None
-        self.process = found
-        self.handlers: dict[str, Any] = {}
-        self._network = network
-        self._address = ""
-        self._running: set[asyncio.Task[None]] = set()
-
-    def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        pass  # the registered ones are the same
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        self.handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
-
-    def add_insecure_port(self, address: str) -> int:
-        self._address = address
-        return int(address.rpartition(":")[2])
-
-    async def start(self) -> None:
-        self._network.listen(self._address, self)
-
-    async def stop(self, grace: float | None) -> None:
-        self._network.hang_up(self)
-        if self._running:
-            await asyncio.wait(self._running, timeout=grace or 0.001)
-        for task in self._running:
-            task.cancel()
-
-    def handle(self, name: str, call: Call, metadata: tuple[tuple[str, str], ...]) -> "asyncio.Task[None]":
-        handler = self.handlers[name]
-        context = Context(call, handler, metadata)
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._perform(handler, context, call), context=self.process.context.copy())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
-
-    async def _perform(self, handler: Any, context: Context, call: Call) -> None:
-        function = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        request = context.requests() if handler.request_streaming else await context.read()
-        if request is grpc.aio.EOF:
-            return  # the connection broke before the request was here
-        try:
-            if inspect.isasyncgenfunction(function):
-                async for message in function(request, context):
-                    await context.write(message)
-            elif (reply := await function(request, context)) is not None:
-                call.respond(handler.response_serializer(reply))
-        except Aborted:
-            pass
-        except asyncio.CancelledError:
-            call.respond(Status(StatusCode.CANCELLED, "the server stops"))
-            raise
-        except grpc.aio.AioRpcError:
-            return  # the client is gone
-        except Exception as error:  # noqa: BLE001 - it is told, not hidden
-            *_, where = traceback.extract_tb(error.__traceback__)
-            self._network.fail(f"a handler of {self.process.name} raised {error!r} in {where.name}")
-            context.status = Status(StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
-        call.respond(context.status)
-
-
-_NOBODY = Server(None, Process("nobody"))  # type: ignore[arg-type]
