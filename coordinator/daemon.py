@@ -32,7 +32,8 @@ MAX_WAITING_CALLS = 64
 
 def serve(config: CoordinatorConfig) -> None:
     """Answer until SIGTERM or SIGINT. Raises ViewError or ConfigError when it can't start."""
-    reuse_freed_memory()
+    reuse_freed_memory(8 << 20, 32 << 20)
+    torch.set_num_threads(1)  # small blocks, several at once
     with connect(config.view) as view:
         _warm_up()
         asyncio.run(_serve(config, view))
