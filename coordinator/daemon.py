@@ -15,7 +15,6 @@ from coordinator.candidate import Candidate
 from coordinator.config import CoordinatorConfig
 from coordinator.leadership import Leadership
 from coordinator.lease import LeaseHolder
-from coordinator.reduce import OuterStep
 from coordinator.service import CoordinatorService
 from geotrain.errors import ConfigError
 from geotrain.rpc import coordinator_pb2_grpc as rpc
@@ -35,13 +34,7 @@ def serve(config: CoordinatorConfig) -> None:
     reuse_freed_memory(8 << 20, 32 << 20)
     torch.set_num_threads(1)  # small blocks, several at once
     with connect(config.view) as view:
-        _warm_up()
         asyncio.run(_serve(config, view))
-
-
-def _warm_up() -> None:
-    """Load torch's optimizers, which takes seconds: no change of leader waits for it."""
-    OuterStep({"_target_": "torch.optim.SGD", "lr": 1.0}, {"w": torch.zeros(1)})
 
 
 async def _serve(config: CoordinatorConfig, view: View) -> None:
