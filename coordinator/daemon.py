@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -33,6 +34,7 @@ def serve(config: CoordinatorConfig) -> None:
     """Answer until SIGTERM or SIGINT. Raises ViewError or ConfigError when it can't start."""
     reuse_freed_memory(8 << 20, 32 << 20)
     torch.set_num_threads(1)  # small blocks, several at once
+    gc.freeze()  # what was imported stays: a collection need not look at it
     with connect(config.view) as view:
         asyncio.run(_serve(config, view))
 

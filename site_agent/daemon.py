@@ -24,7 +24,7 @@ def serve(config: SiteAgentConfig) -> None:
             f"site.data_dir: {data_dir} is not a folder",
             "Name the folder of the site's local datasets with site.data_dir=FOLDER.",
         )
-    reuse_freed_memory(32 << 20, 512 << 20)
+    reuse_freed_memory(32 << 20, 256 << 20)
     with connect(config.view) as view:
         compute = Compute(config.site)
         try:
