@@ -79,7 +79,7 @@ def serve(number: int, coordinator: str, hosts: str, folder: Path, train_s: floa
         coordinator=coordinator,
         view=ViewConfig(hosts=hosts.split(","), rack=1 + number % NUM_RACKS),
     )
-    reuse_freed_memory()
+    reuse_freed_memory(32 << 20, 256 << 20)
     torch.set_num_threads(1)
     with connect(config.view) as view:
         jobs = SiteJobs(config, view, NoCompute(site, train_s))  # type: ignore[arg-type]

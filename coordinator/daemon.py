@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -15,7 +16,6 @@ from coordinator.candidate import Candidate
 from coordinator.config import CoordinatorConfig
 from coordinator.leadership import Leadership
 from coordinator.lease import LeaseHolder
-from coordinator.reduce import OuterStep
 from coordinator.service import CoordinatorService
 from geotrain.errors import ConfigError
 from geotrain.rpc import coordinator_pb2_grpc as rpc
@@ -33,16 +33,12 @@ MAX_WAITING_CALLS = 64
 
 def serve(config: CoordinatorConfig) -> None:
     """Answer until SIGTERM or SIGINT. Raises ViewError or ConfigError when it can't start."""
-    reuse_freed_memory()
     identity = tls.load(config.tls, tls.COORDINATOR)
+    reuse_freed_memory(8 << 20, 32 << 20)
+    torch.set_num_threads(1)  # small blocks, several at once
+    gc.freeze()  # what was imported stays: a collection need not look at it
     with connect(config.view) as view:
-        _warm_up()
         asyncio.run(_serve(config, view, identity))
-
-
-def _warm_up() -> None:
-    """Load torch's optimizers, which takes seconds: no change of leader waits for it."""
-    OuterStep({"_target_": "torch.optim.SGD", "lr": 1.0}, {"w": torch.zeros(1)})
 
 
 async def _serve(config: CoordinatorConfig, view: View, identity: tls.Identity | None) -> None:

@@ -19,6 +19,7 @@ from coordinator.messages import committed_message, scan_message, sites_of, to_m
 from coordinator.publisher import Publisher, metrics
 from coordinator.rules import Phase
 from geotrain.tasks.features import Statistics
+from geotrain.updates.chunks import give_back
 from geotrain.view.cut import Cut
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Performer:
         committed = replace(opened, commit=commit)
         await asyncio.to_thread(self._publisher.commit, committed)
         for update in asked.updates:
-            update.path.unlink(missing_ok=True)
+            give_back(update.path)
         for site in self._config.sites:
             self._links.send((site,), committed_message(self._job, site, asked, version))
         self._log.add(history.round_event(committed))
@@ -129,7 +130,7 @@ class Performer:
     ) -> tuple[JobFacts, events.LocalizedPublished]:
         update = asked.update
         localized = await asyncio.to_thread(self._publisher.localized, update, asked.base_version)
-        update.path.unlink(missing_ok=True)
+        give_back(update.path)
         self._log.add(history.localized_event(localized, self._config.task.name))
         facts = replace(facts, localized={**facts.localized, localized.site: localized})
         return facts, events.LocalizedPublished(update.site)
@@ -137,7 +138,7 @@ class Performer:
     def _drop(self, asked: instructions.DropUpdate) -> None:
         update = asked.update
         logger.info("job %s: update of %s for round %d dropped: %s", self._job, update.site, update.round, asked.reason)
-        update.path.unlink(missing_ok=True)
+        give_back(update.path)
 
     def _bytes_now(self) -> tuple[int, int]:
         """Bytes up and down, of the job's sites that are connected, since they joined."""

@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from geotrain.updates.codec import TensorFile
 from geotrain.view.connect import View
 
 GLOBAL = "global"
+# That look at updates while their mean is taken.
+NUM_THREADS = 2
 
 
 def site_scope(site: str) -> str:
@@ -49,11 +52,10 @@ def _lost(error: Exception) -> SpoolLost:
     return SpoolLost(f"spool_dir lost an update: {error}", "Look at that disk; the sites send again.")
 
 
-def _check_spooled(updates: Sequence[UpdateArrived]) -> None:
-    """Raise UpdateRefused or OSError unless each is as it came."""
-    for update in updates:
-        if not is_intact(update.path):
-            raise UpdateRefused(f"{update.path} was damaged on its disk")
+def _check_spooled(update: UpdateArrived) -> None:
+    """Raise UpdateRefused or OSError unless it is as it came."""
+    if not is_intact(update.path):
+        raise UpdateRefused(f"{update.path} was damaged on its disk")
 
 
 def _own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -138,21 +140,35 @@ class Publisher:
         weight = weights(updates, number, self._config.strategy.staleness_discount)
         lineage = {"round": number, "weights": weight, "metrics": metrics(updates)}
         try:
-            _check_spooled(updates)
             with ExitStack() as files:
                 opened = [(weight[update.site], files.enter_context(TensorFile(update.path))) for update in updates]
-                return self._write(GLOBAL, self._moved(self._outer, opened), lineage, self._outer.state())
+                return self._write(GLOBAL, self._moved(self._outer, opened, updates), lineage, self._outer.state())
         except (UpdateRefused, OSError) as error:  # it was fit when it came
             raise _lost(error) from None
 
     def _moved(
-        self, outer: OuterStep, updates: Sequence[tuple[float, TensorFile]]
+        self, outer: OuterStep, opened: Sequence[tuple[float, TensorFile]], updates: Sequence[UpdateArrived]
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors of the next model, each as soon as it has taken its step."""
-        for name, tensor in self.model.items():
+        """The tensors of the next model, each as soon as it has taken its step; ahead of who writes them.
+
+        Ends with UpdateRefused or OSError, and no manifest names the tensors, unless every update is still as it came.
+        """
+
+        def move(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
             if tensor.is_floating_point():
-                outer.step(name, weighted_mean(updates, name))
-            yield name, tensor
+                outer.step(name, weighted_mean(opened, name))
+            return name, tensor
+
+        with ThreadPoolExecutor(NUM_THREADS) as checking, ThreadPoolExecutor(1) as moving:
+            checked = [checking.submit(_check_spooled, update) for update in updates]
+            try:
+                for moved in [moving.submit(move, name, tensor) for name, tensor in self.model.items()]:
+                    yield moved.result()
+                for check in checked:
+                    check.result()
+            finally:
+                for pool in (checking, moving):
+                    pool.shutdown(cancel_futures=True)
 
     def commit(self, facts: RoundFacts) -> None:
         """From here on the round is committed, and its state the newest."""
@@ -168,7 +184,7 @@ class Publisher:
         scope = site_scope(update.site)
         measured = dict(update.metrics)
         try:
-            _check_spooled([update])
+            _check_spooled(update)
         except (UpdateRefused, OSError) as error:
             raise _lost(error) from None
         with TensorFile(update.path) as file:

@@ -4,13 +4,14 @@ Tensor by tensor and block by block: memory grows neither with the number of upd
 computed for a value does not depend on where blocks begin, so the result is the same bits however it is cut.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from geotrain.errors import ConfigError
-from geotrain.tasks.targets import instantiate
+from geotrain.tasks.targets import prepare
 from geotrain.updates.codec import BLOCK_BYTES, TensorFile
 
 Tensors = Mapping[str, torch.Tensor]
@@ -33,6 +34,14 @@ def weighted_mean(updates: Sequence[tuple[float, TensorFile]], name: str) -> tor
     return mean.reshape(entry.shape)
 
 
+def _uncompiled(optimizer: Any) -> type[Any]:
+    """The optimizer without its hooks for torch.compile: they load the compiler, 70 MB that nobody here uses."""
+    if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
+        raise TypeError(f"{optimizer.__name__} is no optimizer")
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in ("add_param_group", "step")}
+    return type(optimizer.__name__, (optimizer,), plain)
+
+
 class OuterStep:
     """The averaged update is a pseudo-gradient for a torch optimizer (Reddi et al. 2021, arXiv:2003.00295).
 
@@ -45,10 +54,11 @@ class OuterStep:
             name: torch.nn.Parameter(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()
         }
         try:
+            make = prepare(dict(optimizer), ["torch.optim.*"], "strategy.outer")
+            optimizer_class = _uncompiled(make.func)
             # One for each tensor, so that each takes its step when its gradient is there.
             self._optimizers = {
-                name: instantiate(dict(optimizer), ["torch.optim.*"], "strategy.outer", params=[parameter])
-                for name, parameter in self._parameters.items()
+                name: optimizer_class([parameter], **make.keywords) for name, parameter in self._parameters.items()
             }
         except (TypeError, ValueError) as error:
             raise ConfigError(f"strategy.outer: {error}", "See the arguments of this torch.optim class.") from None
@@ -57,7 +67,8 @@ class OuterStep:
         """Move one tensor of the model along `mean` (trained minus base) as the optimizer sees fit. Takes `mean`."""
         parameter = self._parameters[name]
         parameter.grad = mean.neg_().to(parameter.dtype)
-        self._optimizers[name].step()
+        with torch.no_grad():
+            self._optimizers[name].step()
         parameter.grad = None
 
     def state(self) -> Iterator[tuple[str, torch.Tensor]]:

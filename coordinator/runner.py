@@ -230,6 +230,8 @@ class JobRunner:
         logger.info("job %s %s: %s", self.id, status, stopped.reason)
         self.facts = replace(self.facts, status=status, reason=stopped.reason, since_s=time.time())
         self._let_go()
+        # What was paused begins with what the sites keep.
+        await asyncio.to_thread(shutil.rmtree, self.spool_dir, ignore_errors=True)
         if isinstance(stopped, instructions.Suspend):
             paused = pb.JobPaused(job=self.id, reason=stopped.reason)
             self._links.send(tuple(self.config.sites), pb.ToAgent(job_paused=paused))
@@ -239,8 +241,6 @@ class JobRunner:
             self._links.send(tuple(self.config.sites), pb.ToAgent(job_ended=ended))
             self.facts = replace(self.facts, ended_s=self.facts.since_s)
             self.log.add(pb.JobEvent(time_s=self.facts.ended_s, ended=ended))
-        # What was paused begins with what the sites keep.
-        await asyncio.to_thread(shutil.rmtree, self.spool_dir, ignore_errors=True)
 
     def _let_go(self) -> None:
         """Of all that only a running job needs."""

@@ -18,7 +18,6 @@ from coordinator.links import Links
 from coordinator.runner import JobRunner
 from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
-from geotrain.rpc.channels import CHUNK_BYTES
 from geotrain.rpc.tls import Peer, site_name
 from geotrain.updates.chunks import DiskFull, Spool
 
@@ -27,7 +26,8 @@ logger = logging.getLogger(__name__)
 # Bytes under way from all sites together, and from one: 4 MiB keep a link of 320 Mbit/s and 100 ms busy.
 MAX_UNDER_WAY_BYTES = 16 << 20
 MAX_WINDOW_BYTES = 4 << 20
-
+# From one of very many.
+MIN_WINDOW_BYTES = 64 << 10
 
 # Written, and acknowledged, at once.
 BATCH_BYTES = 1 << 20
@@ -154,7 +154,7 @@ class Uploads:
             self._num_active -= 1
 
     def _window_bytes(self) -> int:
-        return max(CHUNK_BYTES, min(MAX_WINDOW_BYTES, MAX_UNDER_WAY_BYTES // self._num_active))
+        return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, MAX_UNDER_WAY_BYTES // self._num_active))
 
     async def _finish(self, incoming: _Incoming, runner: JobRunner, header: pb.UpdateHeader) -> None:
         """Give a complete update its name if it is fit for the mean. Raises UpdateRefused, or Damaged."""

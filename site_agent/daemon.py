@@ -27,7 +27,7 @@ def serve(config: SiteAgentConfig) -> None:
         )
     identity = tls.load(config.tls, tls.site_name(config.site.name))
     logger.info("%s", tls.described(config.tls))
-    reuse_freed_memory()
+    reuse_freed_memory(32 << 20, 256 << 20)
     with connect(config.view) as view:
         compute = Compute(config.site)
         try:

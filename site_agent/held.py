@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from google.protobuf.message import DecodeError
@@ -51,7 +52,7 @@ class HeldUpdates:
         part = self._path(job).with_suffix(".part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with _open(part) as file:
                 reserve(file, layout.num_bytes + MAX_HEADER_BYTES, part)
         except OSError as error:
             raise disk_full(part, error) from None
@@ -66,7 +67,7 @@ class HeldUpdates:
         part, digest = path.with_suffix(".part"), hashlib.sha256()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(os.open(part, os.O_CREAT | os.O_WRONLY), "wb", buffering=0) as file:
+            with _open(part) as file:
 
                 def write(data: bytes | memoryview) -> None:
                     digest.update(data)
@@ -100,20 +101,33 @@ class HeldUpdates:
             return None
         return Update(header, path)
 
+    def release(self, job: str) -> None:
+        """Let go of an update that is counted. Its room is kept for the job's next: fresh pages of memory for a file
+        cost several times what writing to it does."""
+        self._whole.pop(job, None)
+        path = self._path(job)
+        path.replace(path.with_suffix(".part"))
+
     def drop(self, job: str) -> None:
+        """Let go of an update and of its room."""
         self._whole.pop(job, None)
         for path in (self._path(job), self._path(job).with_suffix(".part")):
             path.unlink(missing_ok=True)
 
     def jobs(self) -> list[str]:
-        """The jobs of which an update is here."""
-        paths = sorted(self._folder.glob(f"{self._site}@*.update"))
-        return [path.stem.partition("@")[2] for path in paths]
+        """The jobs of which an update is here, or the room for one."""
+        paths = [path for suffix in (".update", ".part") for path in self._folder.glob(f"{self._site}@*{suffix}")]
+        return sorted({path.stem.partition("@")[2] for path in paths})
 
     def _path(self, job: str) -> Path:
         if not JOB.fullmatch(job):
             raise GeotrainError(f"{job!r} is not a name for a job", "Launch it with a coordinator of this version.")
         return self._folder / f"{self._site}@{job}.update"
+
+
+def _open(part: Path) -> IO[bytes]:
+    """Open for writing, over what is there."""
+    return open(os.open(part, os.O_CREAT | os.O_WRONLY), "wb", buffering=0)
 
 
 def is_whole(update: Update) -> bool:

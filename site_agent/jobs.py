@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 # A coordinator works on one phase of a job at a time; more messages than this mean that it is not ours to trust.
 MAX_MESSAGES = 64
 
+# So long a site does one thing before it tells: a step of a fast round is over sooner, and telling it took longer.
+TELL_AFTER_S = 0.1
+
 IDLE = pb.Progress(phase="idle", loss=math.nan)
 
 
@@ -40,6 +43,7 @@ class Worker:
         self._work = work
         self._messages: asyncio.Queue[tuple[str, Any, Outlet]] = asyncio.Queue(MAX_MESSAGES)
         self._running = asyncio.create_task(self._run())
+        self._telling: asyncio.Task[None] | None = None
 
     def is_occupied(self, outlet: Outlet) -> bool:
         """Whether it works, or may be asked to at any moment."""
@@ -55,8 +59,10 @@ class Worker:
 
     async def end(self) -> None:
         """Stop at once, whatever is under way, and forget the job."""
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+        tasks = [task for task in (self._running, self._telling) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._work.end)
 
     async def _run(self) -> None:
@@ -75,8 +81,7 @@ class Worker:
                 logger.exception("%s of job %s", kind, body.job)
                 await outlet.send(failed(kind, body, f"internal error: {error!r}"))
             self.is_busy = False
-            self._show(self._work.progress("idle", getattr(body, "round", 0)))
-            await outlet.send(pb.FromAgent(progress=self.progress))
+            self._show(self._work.progress("idle", getattr(body, "round", 0)), outlet)
 
     async def _handle(self, kind: str, body: Any, outlet: Outlet) -> None:
         """Do what the message asks, in a thread, and send what comes of it."""
@@ -95,14 +100,23 @@ class Worker:
             if isinstance(report, Update):
                 await outlet.upload(report, self._note)
             elif isinstance(report, pb.Progress):
-                self._show(report)
-                await outlet.send(pb.FromAgent(progress=self.progress))
+                self._show(report, outlet)
             else:
                 await outlet.send(report)
         await working
 
-    def _show(self, progress: pb.Progress) -> None:
+    def _show(self, progress: pb.Progress, outlet: Outlet) -> None:
+        """Say what it does now, to whoever asks and soon to the coordinator."""
         self.progress = progress
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell(outlet))
+
+    async def _tell(self, outlet: Outlet) -> None:
+        await asyncio.sleep(TELL_AFTER_S)
+        told = None
+        while told is not self.progress:  # it may have gone on while the message was on its way
+            told = self.progress
+            await outlet.send(pb.FromAgent(progress=told))
 
     def _note(self, note: str) -> None:
         self.progress.note = note

@@ -190,7 +190,7 @@ class JobWork:
             and held.header.round
             and (held.header.round == committed.counted or held.header.round < committed.oldest)
         ):
-            self._held.drop(self.id)
+            self._held.release(self.id)
         return iter(())
 
     def _same_update(self, number: int, base_version: int) -> Update | None:

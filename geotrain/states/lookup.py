@@ -1,9 +1,10 @@
 """Looks model states up in the view, whole or not at all. Knows nothing of how they were made."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, zip_longest
 from threading import Lock
 from types import MappingProxyType
 from weakref import WeakValueDictionary
@@ -26,7 +27,17 @@ from geotrain.states.tensors import from_parts
 from geotrain.view.connect import Record, View
 from geotrain.view.query import read_set
 
-PARTS_PER_BATCH = 32  # of half a MiB at most
+PARTS_PER_BATCH = 16  # of half a MiB at most
+
+
+def _verified(part: str, record: Record | None) -> bytes:
+    data: bytes = record.bins["data"] if record else b""
+    if sha256(data).hexdigest() != part:
+        raise ViewError(
+            f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
+            "delete that record where it exists, then publish the state again",
+        )
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +130,19 @@ class ModelLookup:
         return int(aliases[self._alias])
 
     def _fetch(self, parts: Sequence[str]) -> Iterator[bytes]:
-        """Yields each part, verified; only a batch of them is in memory."""
-        for at in range(0, len(parts), PARTS_PER_BATCH):
-            batch = parts[at : at + PARTS_PER_BATCH]
-            keys = list(dict.fromkeys(batch))
-            records = dict(zip(keys, self._view.get_many(TENSORS, keys), strict=True))
-            for part in batch:
-                record = records[part]
-                data = record.bins["data"] if record else b""
-                if sha256(data).hexdigest() != part:
-                    raise ViewError(
-                        f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
-                        "delete that record where it exists, then publish the state again",
-                    )
-                yield data
+        """Yields each part, verified; a batch is read while the one before is used, and only these are in memory."""
+        batches = [parts[at : at + PARTS_PER_BATCH] for at in range(0, len(parts), PARTS_PER_BATCH)]
+        with ThreadPoolExecutor(1) as pool:  # it has no thread until there is a second batch
+            ahead = None
+            for batch, following in zip_longest(batches, batches[1:]):
+                records = ahead.result() if ahead else self._read(batch)
+                ahead = pool.submit(self._read, following) if following else None
+                for part in batch:
+                    yield _verified(part, records[part])
+
+    def _read(self, parts: Sequence[str]) -> dict[str, Record | None]:
+        keys = list(dict.fromkeys(parts))
+        return dict(zip(keys, self._view.get_many(TENSORS, keys), strict=True))
 
     def _known(self) -> str:
         """What there is instead, for whoever asked for something that there is not."""

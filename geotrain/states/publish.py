@@ -24,7 +24,7 @@ RECORD_OVERHEAD_BYTES = 1024
 NUM_THREADS = 8
 MAX_UNDER_WAY = 2 * NUM_THREADS
 # Asked for at once whether the view has them.
-PARTS_PER_BATCH = 64
+PARTS_PER_BATCH = 32
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,16 @@ def check_block(block: Mapping[str, Any], allowed: Sequence[str], field: str) ->
 
 
 def instantiate(block: Mapping[str, Any], allowed: Sequence[str], field: str, **arguments: Any) -> Any:
-    """Call the block's `_target_` with the block's arguments and these further ones.
+    """Call the block's `_target_` with the block's arguments and these further ones. Raises ConfigError."""
+    make = prepare(block, allowed, field)
+    try:
+        return make(**arguments)
+    except (InstantiationException, ImportError, AttributeError, TypeError, ValueError) as error:
+        raise _unfit(field, error) from error
+
+
+def prepare(block: Mapping[str, Any], allowed: Sequence[str], field: str) -> "partial[Any]":
+    """The block's `_target_` and the block's arguments, to be called. Raises ConfigError.
 
     A name may also lead out of what is allowed (`torch.nn.functional.torch.hub.load`), so where each name really comes
     from is checked too, before anything is called.
@@ -57,10 +67,15 @@ def instantiate(block: Mapping[str, Any], allowed: Sequence[str], field: str, **
             home = _home(resolve_name(target))
             if not _is_allowed(home, allowed):
                 raise ConfigError(f"{path}: {target!r} is {home}, which is not allowed here", "Name something else.")
-        return hydra.utils.instantiate(dict(block), _partial_=True, _convert_="all")(**arguments)
+        made: partial[Any] = hydra.utils.instantiate(dict(block), _partial_=True, _convert_="all")
+        return made
     except (InstantiationException, ImportError, AttributeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ConfigError(f"{field}: {reason}", "Mend the name or the arguments of this block.") from error
+        raise _unfit(field, error) from error
+
+
+def _unfit(field: str, error: Exception) -> ConfigError:
+    reason = " ".join(str(error.__cause__ or error).split())
+    return ConfigError(f"{field}: {reason}", "Mend the name or the arguments of this block.")
 
 
 def _home(found: Any) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +12,8 @@ from geotrain.errors import GeotrainError, UpdateRefused
 
 CRC = struct.Struct("<I")
 READ_BYTES = 1 << 20
+# Of a file that was given back.
+FREE = ".free"
 
 
 class DiskFull(GeotrainError):
@@ -29,6 +32,13 @@ def disk_full(path: Path, error: OSError) -> DiskFull:
     return DiskFull(
         f"{path.parent} does not take an update: {error.strerror or error}", "Free room there, or set spool_dir."
     )
+
+
+def give_back(path: Path) -> None:
+    """Let go of a finished spool file. Its room is the next update's: fresh pages of memory for a file cost several
+    times what writing to it does."""
+    with suppress(FileNotFoundError):
+        path.replace(path.with_suffix(FREE))
 
 
 class Spool:
@@ -55,14 +65,23 @@ class Spool:
         self.part = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.part.open("wb", buffering=0)
+            self._file = self._open_room()
         except OSError as error:
             raise disk_full(path, error) from None
         try:
+            self._file.truncate(num_bytes)
             reserve(self._file, num_bytes, path)
         except DiskFull:
             self.discard()
             raise
+
+    def _open_room(self) -> IO[bytes]:
+        """The part: a file that was given back, or a new one."""
+        for free in self.part.parent.glob(f"*{FREE}"):
+            with suppress(FileNotFoundError):  # another update's by now
+                free.replace(self.part)
+                break
+        return open(os.open(self.part, os.O_CREAT | os.O_WRONLY), "wb", buffering=0)
 
     def add(self, offset: int, data: bytes) -> None:
         """Take the next bytes. Raises UpdateRefused where they are not, DiskFull where they can't be written."""

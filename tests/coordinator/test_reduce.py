@@ -1,5 +1,7 @@
 """From updates to the next model."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,8 +127,17 @@ def test_a_step_tensor_by_tensor_is_the_optimizers_own_step(optimizer):
     assert all(torch.equal(model[name], parameter) for name, parameter in parameters.items())
 
 
+def test_an_outer_step_does_not_load_the_compiler_of_torch():
+    step = f"OuterStep({OPTIMIZERS[2]}, model).step('w', torch.ones(3))"
+    code = "import sys, torch; from coordinator.reduce import OuterStep; model = {'w': torch.zeros(3)}"
+    subprocess.run([sys.executable, "-c", f"{code}; {step}; assert 'torch._dynamo' not in sys.modules"], check=True)
+
+
+NO_OPTIMIZER = {"_target_": "torch.optim.lr_scheduler.LambdaLR"}
+
+
 @pytest.mark.parametrize(
-    "outer", [{"_target_": "os.system", "command": "true"}, SGD | {"lrr": 1.0}, SGD | {"lr": -1.0}]
+    "outer", [{"_target_": "os.system", "command": "true"}, NO_OPTIMIZER, SGD | {"lrr": 1.0}, SGD | {"lr": -1.0}]
 )
 def test_an_outer_optimizer_that_is_none_is_refused_by_name(outer):
     with pytest.raises(ConfigError, match=r"strategy\.outer"):

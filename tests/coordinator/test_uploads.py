@@ -105,7 +105,7 @@ Scene = Callable[[Coordinator, Site, rpc.CoordinatorStub], Awaitable[None]]
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scene], None]:
     """Runs a scene over a real socket, with chunks of 100 bytes, of which four may be under way."""
-    monkeypatch.setattr(uploads, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(uploads, "MIN_WINDOW_BYTES", 100)
     monkeypatch.setattr(upload, "CHUNK_BYTES", 100)
     monkeypatch.setattr(uploads, "MAX_WINDOW_BYTES", 400)
     monkeypatch.setattr(uploads, "BATCH_BYTES", 200)
@@ -298,7 +298,7 @@ def test_a_stream_that_breaks_before_its_first_part_is_no_error(tmp_path):
 
 
 def test_the_newest_attempt_takes_over_what_an_older_one_has_brought(tmp_path, monkeypatch):
-    for name in ("BATCH_BYTES", "CHUNK_BYTES", "MAX_WINDOW_BYTES"):
+    for name in ("BATCH_BYTES", "MIN_WINDOW_BYTES", "MAX_WINDOW_BYTES"):
         monkeypatch.setattr(uploads, name, 1)
 
     async def scene() -> None:
@@ -342,10 +342,10 @@ def test_what_all_sites_may_have_under_way_does_not_grow_with_their_number(tmp_p
     async def scene() -> None:
         coordinator = Coordinator(tmp_path)
         granted = {}
-        for num_sites in (1, 4, 32):
+        for num_sites in (1, 4, 32, 256):
             coordinator.uploads._num_active = num_sites
             granted[num_sites] = num_sites * coordinator.uploads._window_bytes()
         assert granted[1] == uploads.MAX_WINDOW_BYTES
-        assert granted[4] == granted[32] == uploads.MAX_UNDER_WAY_BYTES
+        assert granted[4] == granted[32] == granted[256] == uploads.MAX_UNDER_WAY_BYTES
 
     asyncio.run(scene())

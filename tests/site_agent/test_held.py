@@ -62,6 +62,21 @@ def test_what_was_dropped_is_gone_with_the_room_that_was_reserved(folder):
     assert list(folder.iterdir()) == []
 
 
+def test_the_room_of_a_counted_update_is_the_next_ones_until_the_job_is_dropped(folder):
+    held = HeldUpdates(folder, "ewr")
+    room = keep(held, round=3, metrics={"loss": 0.5, "a name that makes it longer": 1.0}).path.stat().st_ino
+    held.release("j")
+    assert held.of("j") is None
+    assert HeldUpdates(folder, "ewr").jobs() == ["j"]
+    held.reserve("j", LAYOUT)
+    update = keep(held, round=4)
+    assert update.path.stat().st_ino == room
+    assert HeldUpdates(folder, "ewr").of("j") == update
+    held.release("j")
+    held.drop("j")
+    assert list(folder.iterdir()) == []
+
+
 def test_the_room_that_was_reserved_is_given_back(folder):
     held = HeldUpdates(folder, "ewr")
     held.reserve("j", Layout.of({"large": torch.zeros(1 << 20)}))

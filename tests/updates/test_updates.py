@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from geotrain.dtypes import DTYPES
 from geotrain.errors import UpdateRefused
 from geotrain.updates.checks import check
-from geotrain.updates.chunks import DiskFull, Spool, is_intact
+from geotrain.updates.chunks import CRC, DiskFull, Spool, give_back, is_intact
 from geotrain.updates.codec import Layout, TensorFile
 from tests.updates.files import encoded, tensor_file
 
@@ -31,6 +31,13 @@ TENSORS = st.dictionaries(
 def spool(path: Path, data: bytes, **changes: object) -> Spool:
     promised = {"num_bytes": len(data), "sha256": hashlib.sha256(data).digest(), "max_bytes": 1 << 20} | changes
     return Spool(path, **promised)
+
+
+def spooled(path: Path, data: bytes) -> Path:
+    receiver = spool(path, data)
+    receiver.add(0, data)
+    receiver.finish()
+    return path
 
 
 @given(data=st.binary(min_size=1, max_size=5000), chunk_bytes=st.integers(1, 600))
@@ -77,6 +84,19 @@ def test_what_does_not_fit_is_refused_and_what_came_before_stays_good(tmp_path, 
     assert receiver.is_whole
     receiver.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_updates_take_the_room_of_files_that_were_given_back_each_its_own(tmp_path):
+    old = [spooled(tmp_path / f"old-{number}", b"a longer update than the next") for number in range(2)]
+    rooms = {path.stat().st_ino for path in old}
+    for path in old:
+        give_back(path)
+    new = [spooled(tmp_path / f"new-{number}", f"new {number}".encode()) for number in range(3)]
+    assert len({path.stat().st_ino for path in new} & rooms) == 2
+    assert all(is_intact(path) for path in new)
+    assert [path.read_bytes()[: -CRC.size] for path in new] == [b"new 0", b"new 1", b"new 2"]
+    give_back(tmp_path / "what is not there")
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_an_update_that_changed_on_its_way_is_not_whole(tmp_path):
