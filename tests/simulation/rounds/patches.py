@@ -103,6 +103,7 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         gmtime, strftime = time.gmtime, time.strftime
         _replace(patch, time, "gmtime", lambda at_s=None: gmtime(time.time() if at_s is None else at_s))
         _replace(patch, time, "strftime", lambda form, at=None: strftime(form, at or time.gmtime()))
+        everywhere(patch, threading.Lock, _Lock)
         _replace(patch, threading, "Lock", _Lock)
         _replace(patch, os, "fsync", lambda _: block(FSYNC_S))
         patch.setattr(secrets, "token_hex", lambda num_bytes=32: drawn.randbytes(num_bytes).hex())

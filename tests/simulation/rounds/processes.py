@@ -99,6 +99,17 @@ class _Thread(greenlet):
             self.switch()
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set, and so the order in which a set of tasks is cancelled, is the seed's."""
+
+    def __init__(self, program: Any, *, number: int, **options: Any) -> None:
+        self.number = number  # it is hashed from the beginning
+        super().__init__(program, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """A loop whose clock jumps to what is due next. Nothing comes from outside.
 
@@ -153,7 +164,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         pass
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, program: Any, **options: Any) -> "asyncio.Task[Any]":
-        task = asyncio.Task(program, loop=loop, **options)
+        task = _Task(program, number=len(self._tasks), loop=loop, **options)
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.append(task)
         return task

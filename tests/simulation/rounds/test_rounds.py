@@ -46,9 +46,10 @@ def test_jobs_keep_their_promises_under_faults(first):
 
 
 def test_a_seed_says_it_all():
-    first, again, other = (run(seed, draw(seed)).story for seed in (9, 9, 10))
+    seeds = [9, 10, 3005, 3052, 3054]  # in the last three several calls are cancelled at once
+    first, again = ([run(seed, draw(seed)).story for seed in seeds] for _ in range(2))
     assert first == again
-    assert first != other
+    assert first[0] != first[1]
 
 
 def test_the_histories_have_what_is_worth_checking():
