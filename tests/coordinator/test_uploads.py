@@ -292,7 +292,7 @@ def test_a_stream_that_breaks_before_its_first_part_is_no_error(tmp_path):
         yield pb.UploadPart()
 
     async def scene() -> None:
-        assert [answer async for answer in Coordinator(tmp_path).uploads.receive(broken())] == []
+        assert [answer async for answer in Coordinator(tmp_path).uploads.receive(broken(), ANYONE)] == []
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
