@@ -22,7 +22,7 @@ from geotrain.view.sizes import set_sizes
 from site_agent.config import SiteConfig
 from site_agent.datasets import LocalDataset
 from site_agent.join.execute import Join, Joined, learn, num_blocks
-from site_agent.join.fetch import fetch
+from site_agent.join.fetch import fetch, put
 from site_agent.join.planner import Rates
 from site_agent.join.sources import Part, ReadSet
 from site_agent.trainer import Trained, Trainer
@@ -171,7 +171,7 @@ class Compute:
         return self._all(job, "localize", base, rounds)
 
     def _all(self, job: str, method: str, base: Mapping[str, torch.Tensor], *arguments: object) -> Trained:
-        shared = ray.put(dict(base))
+        shared = put(dict(base))
         try:
             return fetch([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers[job]])[0]
         except (RayTaskError, GeotrainError):
