@@ -22,7 +22,7 @@ from geotrain.view.sizes import set_sizes
 from site_agent.config import SiteConfig
 from site_agent.datasets import LocalDataset
 from site_agent.join.execute import Join, Joined, learn, num_blocks
-from site_agent.join.fetch import fetch
+from site_agent.join.fetch import fetch, put
 from site_agent.join.planner import Rates
 from site_agent.join.sources import Part, ReadSet
 from site_agent.trainer import Trained, Trainer
@@ -66,6 +66,13 @@ class Compute:
                 f"site.ray.address: no Ray cluster at {site.ray.address}: {error}",
                 "Start one with `ray start --head`, or let the agent start its own with site.ray.address=local.",
             ) from None
+        self._own = ray.cluster_resources() if local else None
+
+    @property
+    def _resources(self) -> Mapping[str, float]:
+        """What the Ray cluster has. One of the agent's own stays as it is; another may grow and shrink."""
+        found: Mapping[str, float] = self._own or ray.cluster_resources()
+        return found
 
     def close(self) -> None:
         for job in list(self._trainers):
@@ -84,7 +91,7 @@ class Compute:
     def read(self, view: View, task: TaskConfig, cut: Cut) -> dict[str, ReadSet]:
         """Read the sets that are to be proven the same at every site: their rows below the cut, and which these are."""
         sizes = set_sizes(view, task.proven())
-        num_cpus = _num_cpus(ray.cluster_resources())
+        num_cpus = _num_cpus(self._resources)
         num_parts = num_blocks(max((size.num_bytes for size in sizes.values()), default=0), num_cpus)
         sets = {}
         for name in sizes:
@@ -106,7 +113,7 @@ class Compute:
 
         cut: leaves out later rows of the others; None takes them as they are.
         """
-        resources = ray.cluster_resources()
+        resources = self._resources
         join = Join(
             task=task,
             local=local,
@@ -137,7 +144,7 @@ class Compute:
         world = site.training.num_workers
         trainers = self._trainers.get(job, [])
         if not trainers:
-            gpus = int(ray.cluster_resources().get("GPU", 0))
+            gpus = int(self._resources.get("GPU", 0))
             num_gpus = 1 if site.training.use_gpu and gpus >= world else 0
             trainers = [
                 # No CPU of Ray's: they keep still while tasks read and join, and must not keep those from starting.
@@ -164,7 +171,7 @@ class Compute:
         return self._all(job, "localize", base, rounds)
 
     def _all(self, job: str, method: str, base: Mapping[str, torch.Tensor], *arguments: object) -> Trained:
-        shared = ray.put(dict(base))
+        shared = put(dict(base))
         try:
             return fetch([getattr(trainer, method).remote(shared, *arguments) for trainer in self._trainers[job]])[0]
         except (RayTaskError, GeotrainError):

@@ -94,12 +94,22 @@ class Assignment:
     """
 
     def __init__(
-        self, progress: Progress, partitions: Sequence[int] | None, *, rack: int, connections_per_node: int
+        self,
+        progress: Progress,
+        partitions: Sequence[int] | None,
+        *,
+        rack: int,
+        connections_per_node: int,
+        num_copies: int | None = None,
     ) -> None:
-        """progress: of the streams that answer. partitions: None reads all. rack: whose nodes are asked first."""
+        """progress: of the streams that answer. partitions: None reads all. rack: whose nodes are asked first.
+
+        num_copies: how many of each partition may be asked for, the master's first; None is all.
+        """
         self._progress = progress
         self._rack = rack
         self._connections_per_node = connections_per_node
+        self._num_copies = num_copies
         self._is_done = np.zeros(NUM_PARTITIONS, np.bool_)
         if partitions is not None:
             self._is_done[:] = True
@@ -150,7 +160,7 @@ class Assignment:
         tried = np.array([self._tried.get(node, never) for node in known.nodes])
         pids = np.arange(NUM_PARTITIONS)
         for is_eligible in (is_near, ~is_near):
-            for holders in known.holders:
+            for holders in known.holders[: self._num_copies]:
                 fits = (holders != NOBODY) & is_eligible[holders] & ~tried[holders, pids]
                 chosen = np.where((chosen == NOBODY) & ~self._is_done & fits, holders, chosen)
         return chosen

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aerospike
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from geotrain.view.cut import Cut
+    from geotrain.view.nodes import Nodes
     from geotrain.view.write import WriteResult
 
 Key = str | int | bytes
@@ -155,6 +157,13 @@ class View:
 
     # What follows is imported when it is called: who only reads records by key need not load Arrow, and a compiler.
 
+    @cached_property
+    def nodes(self) -> "Nodes":
+        """Own connections to the nodes, for the other modules of this package."""
+        from geotrain.view.nodes import Nodes
+
+        return Nodes(self.config)
+
     def scan(self, set_name: str, columns: Mapping[str, str] | None = None, **options: Any) -> "pa.RecordBatchReader":
         """Reads a set into Arrow columns, from this site's rack: `geotrain.view.scan.Scan`, which has the options."""
         from geotrain.view.scan import Scan
@@ -198,15 +207,12 @@ class View:
         bins: list[str] | None = None,
         *,
         reads: str | None = None,
-        expression: Any = None,
     ) -> list[ClientRecord | None]:
         """Returns the records as the client has them, in the order of the keys; None where there is none.
 
-        bins: only these; None: all. expression: compiled; a record that it does not take is none.
+        bins: only these; None: all.
         """
         policy = self._read_policies[reads or self.config.reads]
-        if expression is not None:
-            policy = {**(policy or {}), "expressions": expression}
         rows: dict[Key, ClientRecord | None] = {}
         for pause_s in pauses(self.config.deadline_s):
             left = [key for key in keys if key not in rows]
@@ -237,7 +243,7 @@ class View:
             return int(read.result) or CLIENT_ERROR
         code = 0
         for key, row in zip(keys, read.batch_records, strict=True):
-            if row.result in (0, NOT_FOUND, FILTERED_OUT):
+            if row.result in (0, NOT_FOUND):
                 into[key] = row.record if row.result == 0 else None
             else:
                 code = row.result

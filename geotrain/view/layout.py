@@ -1,4 +1,4 @@
-"""The columns of a scan: what is asked of the server for them, and batches of what it answers as Arrow has them.
+"""The columns of a scan or a look-up: what is asked of the server, and its answers as Arrow has them.
 
 Knows no sockets.
 """
@@ -16,26 +16,31 @@ from geotrain.wire.packing import unpack
 
 DIGEST, GENERATION, TTL, KEY = "__digest", "__generation", "__ttl", "__key"
 METADATA: dict[str, pa.DataType] = {DIGEST: pa.binary(DIGEST_BYTES), GENERATION: pa.int32(), TTL: pa.int64()}
+POSITION = "__position_of_key"  # no bin has so long a name
+_TYPES = {**METADATA, POSITION: pa.uint32()}
 
 
 class Layout:
-    """columns: bin name -> Arrow type; a stored key, where it is wanted, among them as `__key`. metadata: of METADATA.
+    """columns: bin name -> Arrow type; a stored key, where it is wanted, among them as `__key`. metadata: of METADATA,
+    and of a look-up POSITION.
 
     schema: of the batches. bins: name -> type on the wire. key: type of the stored key on the wire.
     """
 
     def __init__(self, columns: Mapping[str, pa.DataType], metadata: Sequence[str]) -> None:
-        fields = {**columns, **{name: METADATA[name] for name in metadata}}
+        fields = {**columns, **{name: _TYPES[name] for name in metadata}}
         self.schema = pa.schema(fields)
         particles = {name: particle_of(of) for name, of in columns.items()}
         self.key = particles.pop(KEY, None)
         self.bins = particles
         self.with_digests = DIGEST in metadata
+        self.with_positions = POSITION in metadata
 
     def arrange(self, batch: Batch) -> tuple[pa.RecordBatch, dict[str, int]]:
         """Returns the batch in the schema, and how many lists or maps of a column were not of its type."""
         found: dict[str, pa.Array] = dict(zip(self.bins, batch.columns, strict=True))
-        found |= {KEY: batch.key, DIGEST: batch.digests, GENERATION: batch.generations.view(pa.int32())}
+        found |= {KEY: batch.key, DIGEST: batch.digests, POSITION: batch.positions}
+        found[GENERATION] = batch.generations.view(pa.int32())
         if TTL in self.schema.names:
             found[TTL] = _time_to_live(batch.void_times)
         mismatches = {}

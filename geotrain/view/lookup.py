@@ -2,25 +2,37 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
-from aerospike_helpers import expressions
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from geotrain.errors import DataError
-from geotrain.view.columns import declared_types, to_arrow, type_word
-from geotrain.view.cut import Cut
+from geotrain.view.assignment import Assignment, Request
+from geotrain.view.columns import declared_types
+from geotrain.view.cut import Cut, partitions
+from geotrain.view.layout import GENERATION, KEY, POSITION, Layout
 from geotrain.view.records import Unfit, as_keys
+from geotrain.view.refusals import refusal
+from geotrain.view.retry import RETRYABLE
+from geotrain.view.rounds import read_rounds
+from geotrain.view.streams import Outcome, Streams
+from geotrain.wire import codes
+from geotrain.wire.batches import encode_reads
+from geotrain.wire.columnar import Decoder, Progress
+from geotrain.wire.digests import digests
+from geotrain.wire.filters import encode_filter
 
 if TYPE_CHECKING:
-    from geotrain.view.connect import ClientRecord, Key, View
+    from geotrain.view.connect import Key, View
 
 logger = logging.getLogger(__name__)
 
-KEYS_PER_CHUNK = 250
-CHUNKS_AT_ONCE = 2  # whose records are Python objects at once: those of one are made while the other is on its way
-GENERATION = "__generation"
+KEYS_PER_CHUNK = 4096  # servers take no more than 5000 at a time
+NO_RACK = 0
+NOWHERE = -1
 
 
 def lookup(
@@ -39,21 +51,94 @@ def lookup(
     Read where `view.reads` says, tried again for `deadline_s`. Raises DataError where keys are null or mixed, and where
     a record holds another type than a column declares; ViewError where records can't be read.
     """
-    types = declared_types(set_name, columns, reserved=("__key", GENERATION))
+    types = declared_types(set_name, columns, reserved=(KEY, GENERATION))
     # One index a key, into the distinct ones.
     encoded = _array(set_name, keys).dictionary_encode()
-    distinct = encoded.dictionary
-    expression = expressions.LE(expressions.LastUpdateTime(), cut.until_ns).compile() if cut else None
-
-    def read(start: int) -> pa.Table:
-        some = distinct.slice(start, KEYS_PER_CHUNK).to_pylist()
-        return _table(set_name, view.read_many(set_name, some, list(types), expression=expression), types)
-
-    nothing = pa.schema([*types.items(), (GENERATION, pa.int32())]).empty_table()
-    with ThreadPoolExecutor(CHUNKS_AT_ONCE) as pool:
-        table = pa.concat_tables([nothing, *pool.map(read, range(0, len(distinct), KEYS_PER_CHUNK))])
+    reader = _Reader(view, set_name, Layout(types, (GENERATION, POSITION)), cut)
+    hashed = digests(set_name, encoded.dictionary)
+    found = pa.concat_tables(
+        [reader.layout.schema.empty_table()]
+        + [reader.read(hashed, start) for start in range(0, len(hashed), KEYS_PER_CHUNK)]
+    )
+    row_of = np.full(len(hashed), NOWHERE)
+    row_of[found[POSITION].to_numpy()] = np.arange(len(found))
+    rows = row_of[encoded.indices.to_numpy()]
+    table = found.drop_columns([POSITION]).take(pa.array(rows, mask=rows == NOWHERE))
     _warn_of_empty_columns(set_name, table)
-    return table.take(encoded.indices)
+    return table
+
+
+class _Reader:
+    """Reads records of a set by their digests."""
+
+    def __init__(self, view: "View", set_name: str, layout: Layout, cut: Cut | None) -> None:
+        self._config, self._nodes = view.config, view.nodes
+        self._set_name = set_name
+        self._filter = encode_filter(None, until_ns=cut.until_ns if cut else None)
+        self._is_local = view.config.reads == "local"
+        is_strong = view.consistency == "strong"
+        self._read_mode = codes.INFO3_SC_READ_RELAX if self._is_local else codes.INFO3_SC_READ_TYPE if is_strong else 0
+        self.layout = layout
+
+    def read(self, hashed: NDArray[np.uint8], start: int) -> pa.Table:
+        """Returns the records of the keys from `start` on that are there, in any order, with their keys' positions.
+
+        One that came before its node failed comes again. hashed: (n, 20), the digests of all keys.
+        """
+        chunk = hashed[start : start + KEYS_PER_CHUNK]
+        placed = partitions(chunk)
+
+        def asked(request: Request) -> NDArray[np.bool_]:
+            return np.isin(placed, request.partitions)
+
+        def query(request: Request, num_running: int) -> bytes:
+            positions = np.flatnonzero(asked(request))
+            return encode_reads(
+                self._config.namespace,
+                self._set_name,
+                chunk[positions],
+                positions,
+                bins=list(self.layout.bins),
+                info3=self._read_mode,
+                timeout_ms=round(self._config.deadline_s * 1000),
+                expression=self._filter,
+            )
+
+        def decoder(request: Request) -> Decoder:
+            decoder = Decoder(self.layout.bins, progress, positions=True, max_rows=len(chunk))
+            decoder.begin_batch(np.where(asked(request), placed, NOWHERE))
+            return decoder
+
+        progress = Progress(fingerprints=np.empty(0, np.uint64))
+        streams = Streams(
+            nodes=self._nodes,
+            doing=f"reading {len(chunk)} records of {self._set_name}",
+            set_name=self._set_name,
+            layout=self.layout,
+            query=query,
+            decoder=decoder,
+            # A node that falls silent gets a third of the time, so that another copy can still answer.
+            silence_s=self._config.deadline_s / 3,
+            limit_s=self._config.deadline_s,
+            is_strict=True,
+        )
+        assignment = Assignment(
+            progress,
+            np.unique(placed).tolist(),
+            rack=self._config.rack if self._is_local else NO_RACK,
+            connections_per_node=1,
+            num_copies=None if self._is_local else 1,
+        )
+
+        def note(outcome: Outcome) -> None:
+            for code in outcome.answer.refused.values():
+                if code not in RETRYABLE:
+                    raise refusal(streams.doing, code)
+
+        batches = read_rounds(streams, assignment, self._nodes.recent_map(), self._config.deadline_s, note)
+        found = pa.Table.from_batches(batches, self.layout.schema)
+        at = found.schema.get_field_index(POSITION)
+        return found.set_column(at, POSITION, pc.add(found[POSITION], pa.scalar(start, pa.uint32())))
 
 
 def _array(set_name: str, keys: "pa.Array | pa.ChunkedArray | Sequence[Key]") -> pa.Array:
@@ -65,19 +150,6 @@ def _array(set_name: str, keys: "pa.Array | pa.ChunkedArray | Sequence[Key]") ->
         raise DataError(f"set {set_name}: the keys are not of one type ({error})", "make them all of one") from None
     except Unfit as error:
         raise DataError(f"set {set_name}: the column of keys {error.what}", error.remedy) from None
-
-
-def _table(set_name: str, records: "list[ClientRecord | None]", types: Mapping[str, pa.DataType]) -> pa.Table:
-    arrays = {}
-    for name, of in types.items():
-        values = [record[2].get(name) if record else None for record in records]
-        arrays[name], num_mismatches = to_arrow(values, of)
-        if num_mismatches:
-            what = f"column {name} is declared {type_word(of)}, but {num_mismatches} records hold another type"
-            remedy = f"correct the declared type, or write {name} with one type everywhere"
-            raise DataError(f"set {set_name}: {what}", remedy)
-    arrays[GENERATION] = pa.array([None if record is None else record[1]["gen"] for record in records], pa.int32())
-    return pa.table(arrays)
 
 
 def _warn_of_empty_columns(set_name: str, table: pa.Table) -> None:

@@ -20,6 +20,7 @@ Address = tuple[str, int]
 
 MAX_NODES_ASKED_AT_ONCE = 32
 READ_BYTES = 1 << 16
+MAX_MAP_AGE_S = 5.0
 NOT_READY = ("-1", "4294967295")  # a partition generation: the node has not joined the cluster yet
 PEERS = "peers-clear-std"
 QUESTIONS = ("node", "partition-generation", PEERS, "replicas", "rack-ids")
@@ -42,10 +43,20 @@ class Nodes:
     def __init__(self, config: ViewConfig) -> None:
         self._config = config
         self.addresses: dict[str, Address] = {}
+        self._known: tuple[float, PartitionMap] | None = None
+        """When the last partition map was asked for, and it."""
+
+    def recent_map(self) -> PartitionMap:
+        """The last partition map, asked for anew when it gets old. Raises ViewError as `partition_map` does.
+
+        Who holds something no more passes the question on, or refuses it: an old map costs time, and nothing else.
+        """
+        known = self._known
+        return known[1] if known and time.monotonic() < known[0] + MAX_MAP_AGE_S else self.partition_map()
 
     def partition_map(self) -> PartitionMap:
         """Asks all nodes who holds what. Raises ViewError where none answers, or the namespace is not there."""
-        namespace = self._config.namespace
+        namespace, asked_s = self._config.namespace, time.monotonic()
         claims: dict[str, Claim] = {}
         others: set[str] = set()
         found, addresses = self._ask_all()
@@ -70,7 +81,9 @@ class Nodes:
                 f"create it there, or set view.namespace to one of: {', '.join(sorted(others)) or 'none'}",
             )
         self.addresses = addresses
-        return PartitionMap.of(claims)
+        known = PartitionMap.of(claims)
+        self._known = asked_s, known
+        return known
 
     def objects(self) -> dict[str, int]:
         """Returns by set of the namespace how many copies of records the nodes hold together. Raises ViewError."""
@@ -92,7 +105,12 @@ class Nodes:
         return objects
 
     def open(self, node: str) -> socket.socket:
-        """Returns a connection to a node. Each read and write of it ends after `deadline_s` with TimeoutError."""
+        """Returns a connection to a node. Each read and write of it ends after `deadline_s` with TimeoutError.
+
+        Raises OSError.
+        """
+        if node not in self.addresses:
+            raise ConnectionError("it has left the cluster")
         connection = socket.create_connection(self.addresses[node], timeout=self._config.connect_timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(self._config.deadline_s)

@@ -2,22 +2,20 @@
 
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 
-from geotrain.errors import DataError, ViewError
+from geotrain.errors import DataError
 from geotrain.view.assignment import Assignment, Request
 from geotrain.view.columns import as_stored, declared_types
 from geotrain.view.config import ViewConfig
 from geotrain.view.cut import Cut, Fingerprints
 from geotrain.view.layout import KEY, METADATA, Layout
 from geotrain.view.nodes import Nodes, UnknownSet
-from geotrain.view.retry import pauses
+from geotrain.view.rounds import read_rounds
 from geotrain.view.sample import has_bin, infer_columns, sample_particles
 from geotrain.view.streams import Outcome, Streams
 from geotrain.wire.columnar import Decoder, Progress
@@ -26,8 +24,6 @@ from geotrain.wire.partitions import NUM_PARTITIONS
 from geotrain.wire.queries import encode_query
 
 log = logging.getLogger(__name__)
-
-MAX_ROUNDS = 1000  # a round that gets no further than the last is paused after, and ends with `ride_through_s`
 
 
 class Scan:
@@ -113,6 +109,7 @@ class Scan:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         streams = Streams(
             nodes=self._nodes,
+            doing=f"scanning set {self._set_name}",
             set_name=self._set_name,
             layout=self._layout,
             query=self._query,
@@ -121,26 +118,10 @@ class Scan:
             is_strict=self._on_mismatch == "error",
         )
         known = self._nodes.partition_map()
-        attempts = pauses(self._config.ride_through_s)
-        for _ in range(MAX_ROUNDS):
-            distance = self._assignment.distance
-            requests = self._assignment.plan(known)
-            if requests:
-                for batch in streams.read(requests, self._take):
-                    self._count(batch)
-                    yield batch
-            if not self._assignment.num_remaining:
-                self._check_rows()
-                return
-            if self._assignment.distance > distance:
-                attempts = pauses(self._config.ride_through_s)
-            elif (pause_s := next(attempts, None)) is None:
-                break
-            elif not requests:
-                time.sleep(pause_s)
-            with suppress(ViewError):  # while no node answers, those are asked that once did
-                known = self._nodes.partition_map()
-        raise self._unreadable()
+        for batch in read_rounds(streams, self._assignment, known, self._config.ride_through_s, self._note):
+            self._count(batch)
+            yield batch
+        self._check_rows()
 
     def _query(self, request: Request, num_running: int) -> bytes:
         rate = self._records_per_second
@@ -156,21 +137,17 @@ class Scan:
             expression=self._filter,
         )
 
-    def _decoder(self) -> Decoder:
+    def _decoder(self, request: Request) -> Decoder:
         layout = self._layout
-        return Decoder(
+        decoder = Decoder(
             layout.bins, self._progress, key=layout.key, digests=layout.with_digests, max_rows=self._batch_rows
         )
+        decoder.begin(request.partitions.tolist())
+        return decoder
 
-    def _take(self, request: Request, outcome: Outcome) -> None:
-        failures = self._assignment.failures
-        known = failures.get(request.node)
-        self._assignment.take(request, outcome.answer)
+    def _note(self, outcome: Outcome) -> None:
         self.num_bytes += outcome.num_bytes
         self.mismatches.update(outcome.mismatches)
-        if failures.get(request.node) != known:
-            why = failures[request.node]
-            log.warning("scanning set %s: not all came from node %s: %s", self._set_name, request.node, why)
 
     def _count(self, batch: pa.RecordBatch) -> None:
         self.num_rows += batch.num_rows
@@ -241,11 +218,3 @@ class Scan:
 
     def _refused(self, what: str, remedy: str) -> DataError:
         return DataError(f"set {self._set_name}: {what}", remedy)
-
-    def _unreadable(self) -> ViewError:
-        failures = "; ".join(f"node {node}: {why}" for node, why in self._assignment.failures.items())
-        return ViewError(
-            f"scanning set {self._set_name}: {self._assignment.num_remaining} partitions can't be read to their end"
-            f" within {self._config.ride_through_s:g} s ({failures or 'no node says that it holds them'})",
-            "bring back the missing nodes of the roster; what was read of the set so far is not the whole of it",
-        )

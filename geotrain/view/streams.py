@@ -3,6 +3,7 @@
 Knows neither why a stream is asked for, nor what follows from its failure.
 """
 
+import math
 import socket
 import time
 from collections import Counter, deque
@@ -38,20 +39,23 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Streams:
-    """The streams of one scan.
+    """The streams of one scan or look-up.
 
-    query: what is sent for a request, when so many run at a time. decoder: makes one for each stream.
-    silence_s: how long a node may send no whole message.
+    doing: what they are for, in words. query: what is sent for a request, when so many run at a time. decoder: makes
+    the one for its answer.
+    silence_s: how long a node may send no whole message. limit_s: how long one may take for all of its answer.
     is_strict: values of another type are refused with DataError; else they are null, and counted.
     """
 
     nodes: Nodes
+    doing: str
     set_name: str
     layout: Layout
     query: Callable[[Request, int], bytes]
-    decoder: Callable[[], Decoder]
+    decoder: Callable[[Request], Decoder]
     silence_s: float
     is_strict: bool
+    limit_s: float = math.inf
     _free: Semaphore = field(default_factory=lambda: Semaphore(0))
     _queue: "SimpleQueue[pa.RecordBatch | tuple[Request, Outcome | Exception]]" = field(default_factory=SimpleQueue)
     _lock: Lock = field(default_factory=Lock)
@@ -68,7 +72,7 @@ class Streams:
         pending = deque((request, self.query(request, num_running)) for request in requests)
         # Daemons: a reader that was forgotten half read must not keep a program from ending.
         for _ in range(num_running):
-            Thread(target=self._work, args=(pending,), name=f"scan of {self.set_name}", daemon=True).start()
+            Thread(target=self._work, args=(pending,), name=self.doing, daemon=True).start()
         num_open = len(requests)
         try:
             while num_open:
@@ -106,15 +110,14 @@ class Streams:
         self._free.release(num_streams)
 
     def _stream(self, request: Request, query: bytes) -> Outcome:
-        decoder = self.decoder()
-        decoder.begin(request.partitions.tolist())
+        decoder = self.decoder(request)
         outcome = Outcome()
         try:
             failure = self._receive(request.node, query, decoder, outcome)
             self._deliver(decoder.flush(), decoder, outcome)
         except ProtocolError as error:
             raise ViewError(
-                f"scanning set {self.set_name}: node {request.node} sent what can't be read: {error}",
+                f"{self.doing}: node {request.node} sent what can't be read: {error}",
                 "look at the log and the version of that node",
             ) from None
         outcome.answer = self._ended(decoder) if decoder.ended else Answer({}, failure)
@@ -130,7 +133,7 @@ class Streams:
                     self._connections.append(connection)
                 connection.sendall(query)
                 connection.settimeout(self.silence_s)
-                moved_s = time.monotonic()
+                moved_s = begun_s = time.monotonic()
                 while not decoder.ended and not self._is_left:
                     num_bytes = connection.recv_into(decoder.space())
                     if not num_bytes:
@@ -141,6 +144,8 @@ class Streams:
                         num_bytes_decoded, moved_s = decoder.num_bytes, time.monotonic()
                     elif time.monotonic() > moved_s + self.silence_s:
                         return f"it sent no whole message within {self.silence_s:g} s"
+                    if time.monotonic() > begun_s + self.limit_s:
+                        return f"its answer did not end within {self.limit_s:g} s"
         except OSError as error:
             return str(error)
         return None
@@ -150,7 +155,7 @@ class Streams:
             return Answer(decoder.failures)
         if decoder.result_code in RETRYABLE:
             return Answer({}, failure=f"it answered with code {decoder.result_code}")
-        raise refusal(f"scanning set {self.set_name}", decoder.result_code)
+        raise refusal(self.doing, decoder.result_code)
 
     def _deliver(self, batches: Sequence[Batch], decoder: Decoder, outcome: Outcome) -> None:
         """Hands batches over, waiting until there is room."""

@@ -1,11 +1,24 @@
-"""The batch field of a message: many rows, each a small request of its own."""
+"""Batches: one message that holds many rows, each a small request of its own."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from geotrain.wire.codes import ProtocolError
-from geotrain.wire.messages import Operation, decode_fields, decode_ops, encode_field
+import numpy as np
+from numpy.typing import NDArray
+
+from geotrain.wire import codes
+from geotrain.wire.codes import DIGEST_BYTES, Field, OpCode, ProtocolError
+from geotrain.wire.frames import MESSAGE, encode_frame
+from geotrain.wire.messages import (
+    Message,
+    Operation,
+    decode_fields,
+    decode_ops,
+    encode_field,
+    encode_message,
+    operation,
+)
 
 ROW_REPEAT = 0x01
 ROW_INFO = 0x02
@@ -19,6 +32,7 @@ _COUNTS = struct.Struct(">HH")
 _INFOS = struct.Struct(">BBB")
 _UINT16 = struct.Struct(">H")
 _UINT32 = struct.Struct(">I")
+_REPEATS = np.dtype([("position", ">u4"), ("digest", np.uint8, DIGEST_BYTES), ("kind", np.uint8)])
 
 
 class BatchRow(NamedTuple):
@@ -102,3 +116,33 @@ def encode_batch(rows: Sequence[BatchRow]) -> bytes:
             parts += [op.raw for op in row.ops]
         previous = row
     return _BATCH.pack(len(rows), _FLAGS) + b"".join(parts)
+
+
+def encode_reads(
+    namespace: str,
+    set_name: str,
+    digests: NDArray[np.uint8],
+    positions: NDArray[np.int64],
+    *,
+    bins: Sequence[str],
+    info3: int,
+    timeout_ms: int,
+    expression: bytes = b"",
+) -> bytes:
+    """A whole frame that reads records by key, each in a row that repeats the first.
+
+    digests: (n, 20). positions: (n,), by which the replies are known. bins: empty for none. info3: the read mode.
+    expression: records for which it is not true are refused as filtered out.
+    """
+    repeats = np.zeros(len(digests), _REPEATS)
+    repeats["position"], repeats["digest"], repeats["kind"] = positions, digests, ROW_REPEAT
+    repeats["kind"][0] = ROW_INFO | ROW_TTL
+    first, others = repeats[:1].tobytes(), repeats[1:].tobytes()
+    info1 = codes.INFO1_READ if bins else codes.INFO1_READ | codes.INFO1_NO_BIN_DATA
+    fields = encode_field(Field.NAMESPACE, namespace.encode()) + encode_field(Field.SET, set_name.encode())
+    ops = b"".join(operation(OpCode.READ, name).raw for name in bins)
+    command = _INFOS.pack(info1, 0, info3) + _UINT32.pack(0) + _COUNTS.pack(2, len(bins)) + fields + ops
+    rows = _BATCH.pack(len(digests), _FLAGS) + first + command + others
+    filters = {Field.FILTER: expression} if expression else {}
+    message = Message(info1=codes.INFO1_BATCH, transaction_ttl=timeout_ms, fields={**filters, Field.BATCH: rows})
+    return encode_frame(MESSAGE, encode_message(message))

@@ -1,4 +1,7 @@
-"""Streams of records into Arrow columns, batch by batch. Knows no sockets: others fill the space that it offers."""
+"""Streams of records into Arrow columns, batch by batch. Knows no sockets: others fill the space that it offers.
+
+Records are what a query found, or what a batch of keys asked for.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +41,7 @@ _DAMAGE = {
     kernel.NO_DIGEST: "a record comes without its digest",
     kernel.UNASKED: "a record is of a partition that was not asked for",
     kernel.BAD_PARTITION: "a partition is reported that can't exist",
+    kernel.NO_KEY: "a record is of a key that was not asked for, or was answered before",
 }
 
 
@@ -50,6 +54,7 @@ class Batch(NamedTuple):
     digests: pa.Array | None
     generations: pa.Array
     void_times: pa.Array  # uint32, seconds since 2010; 0: never
+    positions: pa.Array | None = None  # uint32, of the keys of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,11 @@ class Progress:
 
 
 class Decoder:
-    """Decodes streams of replies to queries, one stream after the other, and collects their rows in batches.
+    """Decodes streams of replies to queries and batches, one after the other, and collects their rows in Arrow batches.
 
     bins: name -> particle type. key: the particle type of the stored keys, where they are wanted. A batch has at most
-    `max_rows` rows and, but for a single large record, `max_bytes` bytes.
+    `max_rows` rows and, but for a single large record, `max_bytes` bytes. digests: of a query's records;
+    positions: of a batch's keys.
     """
 
     def __init__(
@@ -78,10 +84,11 @@ class Decoder:
         *,
         key: int | None = None,
         digests: bool = False,
+        positions: bool = False,
         max_rows: int = 65536,
         max_bytes: int = 32 << 20,
     ) -> None:
-        self._has_key, self._with_digests = key is not None, digests
+        self._has_key, self._with_digests, self._with_positions = key is not None, digests, positions
         self._particles = [*bins.values(), *([] if key is None else [key])]
         self._max_bytes = max_bytes
         row_bytes = (
@@ -97,6 +104,7 @@ class Decoder:
             fingerprints=progress.fingerprints,
             asked=np.zeros(NUM_PARTITIONS, np.bool_),
             failures=np.zeros(NUM_PARTITIONS, np.uint8),
+            keys=np.empty(0, np.int64),
             state=np.zeros(kernel.NUM_STATES, np.int64),
         )
         self._rows = self._new_rows()
@@ -108,9 +116,20 @@ class Decoder:
         """Of whole messages and headers of frames, until one that is not yet whole."""
 
     def begin(self, partitions: Sequence[int]) -> None:
-        """A new stream starts, that was asked for these partitions. What is left of the last one is forgotten."""
+        """A new stream of replies to a query starts, that was asked for these partitions. The last one is forgotten."""
+        self._begin()
         self._stream.asked[:] = False
         self._stream.asked[np.asarray(partitions, np.int64)] = True
+
+    def begin_batch(self, keys: NDArray[np.int64]) -> None:
+        """A new stream of replies to a batch starts. The last one is forgotten.
+
+        keys: by position the partition of each key that was asked for; negative where none was.
+        """
+        self._begin()
+        self._stream = self._stream._replace(keys=keys.copy())
+
+    def _begin(self) -> None:
         self._stream.failures[:] = 0
         self._stream.state[[kernel.AT, kernel.FRAME_LEFT, kernel.RESULT_CODE]] = 0
         self._columns.wrong[:] = 0
@@ -131,6 +150,8 @@ class Decoder:
                     self._make_space()
                     return batches
                 case kernel.ENDED:
+                    if self.result_code == 0 and (self._stream.keys != kernel.ANSWERED).any():
+                        raise ProtocolError("it ended before all keys were answered")
                     self.ended = True
                     return batches
                 case kernel.FULL:
@@ -185,8 +206,9 @@ class Decoder:
             columns=arrays[: len(self._bins)],
             key=arrays[-1] if self._has_key else None,
             digests=digests,
-            generations=pa.Array.from_buffers(pa.uint32(), num_rows, [None, pa.py_buffer(rows.generations)]),
-            void_times=pa.Array.from_buffers(pa.uint32(), num_rows, [None, pa.py_buffer(rows.void_times)]),
+            positions=_numbers(rows.positions, num_rows) if self._with_positions else None,
+            generations=_numbers(rows.generations, num_rows),
+            void_times=_numbers(rows.void_times, num_rows),
         )
         used = rows.offsets[:, num_rows].astype(np.int64)
         expected = np.maximum(used + used // 8, _VALUE_BYTES)
@@ -235,6 +257,7 @@ class Decoder:
             validity=np.full((num_columns, (capacity + 7) // 8), 0xFF, np.uint8),
             nulls=np.zeros(num_columns, np.int64),
             digests=np.empty(capacity * DIGEST_BYTES if self._with_digests else 0, np.uint8),
+            positions=np.empty(capacity if self._with_positions else 0, np.uint32),
             generations=np.empty(capacity, np.uint32),
             void_times=np.empty(capacity, np.uint32),
         )
@@ -267,6 +290,10 @@ class Decoder:
         self._end -= at
         self.num_bytes += at
         state[kernel.AT] = 0
+
+
+def _numbers(values: NDArray[np.uint32], num_rows: int) -> pa.Array:
+    return pa.Array.from_buffers(pa.uint32(), num_rows, [None, pa.py_buffer(values)])
 
 
 def _columns(names: Sequence[str], particles: Sequence[int]) -> kernel.Columns:

@@ -1,4 +1,4 @@
-"""The compiled loop of a scan: frames of record messages into column buffers. Knows no Arrow and no sockets.
+"""The compiled loop of scans and look-ups: frames of messages into column buffers. Knows no Arrow and no sockets.
 
 Every length that comes over the wire is compared with the end of what was received before it is used.
 """
@@ -24,16 +24,15 @@ from geotrain.wire.words import (
 
 # What `decode` returns.
 NEEDS_MORE, FULL, GROW, ENDED = 0, 1, 2, 3
-BAD_FRAME, BAD_MESSAGE, CUT_SHORT, BAD_FIELD, BAD_OPERATION, BAD_VALUE, TWICE, NO_DIGEST, UNASKED, BAD_PARTITION = (
-    range(10, 20)
-)
+BAD_FRAME, BAD_MESSAGE, CUT_SHORT, BAD_FIELD, BAD_OPERATION, BAD_VALUE, TWICE = range(10, 17)
+NO_DIGEST, UNASKED, BAD_PARTITION, NO_KEY = range(17, 21)
 _FITS = -1
 
 # Where things lie in `Stream.state`.
 AT, FRAME_LEFT, NUM_ROWS, ATTEMPT, RESULT_CODE, NEEDED, SLOT, MISMATCHES = range(NUM_STATES := 8)
 
 _HEADER_BYTES = messages.HEADER_BYTES
-_INFO3, _RESULT_CODE, _GENERATION, _VOID_TIME, _COUNTS = 3, 5, 6, 10, 18  # where they are in the header
+_INFO3, _RESULT_CODE, _GENERATION, _VOID_TIME, _POSITION, _COUNTS = 3, 5, 6, 10, 14, 18  # where they are in the header
 _FRAME_BYTES = frames.HEADER_BYTES
 _MAX_BODY_BYTES = frames.MAX_BODY_BYTES
 _MESSAGE_FRAME = frames.VERSION << 8 | frames.MESSAGE
@@ -41,6 +40,8 @@ _OP_BYTES = messages.OP_OVERHEAD
 _FIELD_BYTES = 5
 _LAST, _PARTITION_DONE = codes.INFO3_LAST, codes.INFO3_PARTITION_DONE
 _DIGEST, _KEY = Field.DIGEST, Field.KEY
+_NOT_FOUND, _FILTERED_OUT = codes.ResultCode.NOT_FOUND, codes.ResultCode.FILTERED_OUT
+ANSWERED = -1
 _NIL, _INTEGER, _FLOAT, _BOOL = Particle.NIL, Particle.INTEGER, Particle.FLOAT, Particle.BOOL
 
 # The words of a name's length and 15 bytes, of which only so many are meant.
@@ -69,6 +70,7 @@ class Rows(NamedTuple):
     validity: NDArray[np.uint8]  # (columns, rows / 8): bits, all set at first
     nulls: NDArray[np.int64]  # (columns,)
     digests: NDArray[np.uint8]  # (rows * 20,), or none
+    positions: NDArray[np.uint32]  # (rows,): of their keys, or none
     generations: NDArray[np.uint32]  # (rows,)
     void_times: NDArray[np.uint32]  # (rows,)
 
@@ -81,6 +83,7 @@ class Stream(NamedTuple):
     fingerprints: NDArray[np.uint64]  # (4096,), or none
     asked: NDArray[np.bool_]  # (4096,)
     failures: NDArray[np.uint8]  # (4096,): the result code of partitions that the server could not deliver
+    keys: NDArray[np.int64]  # of a batch: the partition of each key, ANSWERED afterwards and of those not asked for
     state: NDArray[np.int64]
 
 
@@ -131,6 +134,8 @@ def _message(data, at, limit, columns, rows, stream):  # type: ignore[no-untyped
     if data[np.uint64(at)] != _HEADER_BYTES:
         return BAD_MESSAGE, at
     info3, result_code = data[np.uint64(at + _INFO3)], data[np.uint64(at + _RESULT_CODE)]
+    if len(stream.keys) and not info3 & _LAST:
+        return _answer(data, at, limit, result_code, columns, rows, stream)
     if info3 & _LAST or (result_code != 0 and not info3 & _PARTITION_DONE):
         stream.state[RESULT_CODE] = result_code
         return ENDED, at
@@ -167,6 +172,35 @@ def _record(data, header_at, limit, columns, rows, stream):  # type: ignore[no-u
     if num_found != len(columns.particles):
         _fill(row, columns, rows, state)
     _commit(data, header_at, digest_at, row, rows, stream)
+    return _FITS, at
+
+
+@compiled
+def _answer(data, header_at, limit, result_code, columns, rows, stream):  # type: ignore[no-untyped-def]
+    # Of a batch: what a record holds, or why there is none. Here, too, what does not fit leaves no trace.
+    counts, position = big_endian_32(data, header_at + _COUNTS), big_endian_32(data, header_at + _POSITION)
+    row, state = stream.state[NUM_ROWS], stream.state
+    state[ATTEMPT] += 1
+    if position >= len(stream.keys) or stream.keys[position] == ANSWERED:
+        return NO_KEY, header_at
+    status, at, _, _, _ = _fields(data, header_at + _HEADER_BYTES, counts >> 16, limit)
+    if status != _FITS:
+        return status, at
+    if result_code == 0:
+        status, at, num_found = _operations(data, at, counts & 0xFFFF, limit, row, columns, rows, state)
+        if status != _FITS:
+            return status, at
+        if num_found != len(columns.particles):
+            _fill(row, columns, rows, state)
+        rows.positions[row] = position
+        rows.generations[row] = big_endian_32(data, header_at + _GENERATION)
+        rows.void_times[row] = big_endian_32(data, header_at + _VOID_TIME)
+        state[NUM_ROWS] = row + 1
+    elif counts & 0xFFFF:
+        return BAD_OPERATION, at
+    elif result_code not in (_NOT_FOUND, _FILTERED_OUT):
+        stream.failures[stream.keys[position]] = result_code
+    stream.keys[position] = ANSWERED
     return _FITS, at
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 import time
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,6 +27,7 @@ from geotrain.wire.partitions import NUM_PARTITIONS
 logger = logging.getLogger(__name__)
 
 STARTS = b"partition_starts"
+CHECKSUM_BYTES = 4  # at the end of a file, of what comes before
 SUFFIX, UNFINISHED = ".arrow", ".unfinished"
 UNFINISHED_S = 3600  # after so long without a write, its writer was killed
 
@@ -39,9 +41,13 @@ class Buckets:
 
     @classmethod
     def mapped(cls, path: Path) -> "Buckets":
-        """Raises OSError where there is no such file, ArrowInvalid where it is not whole."""
+        """Raises OSError where there is no such file, ArrowInvalid where it is not what was written."""
         with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
+            whole = file.read_buffer()
+        rows, checksum = whole[:-CHECKSUM_BYTES], whole[-CHECKSUM_BYTES:].to_pybytes()
+        if _checksum(rows) != checksum:
+            raise pa.ArrowInvalid("its bytes are not those that were written")
+        table = pa.ipc.open_file(rows).read_all()
         starts = np.frombuffer((table.schema.metadata or {}).get(STARTS, b""), np.int64)
         if len(starts) != NUM_PARTITIONS + 1 or starts[-1] != table.num_rows:
             raise pa.ArrowInvalid("its rows are not those that were written")
@@ -113,6 +119,9 @@ class BucketFile:
                 with pa.ipc.new_file(file, table.schema) as writer:
                     writer.write_table(table)
                 file.flush()
+                with pa.memory_map(file.name) as written:
+                    file.write(_checksum(written.read_buffer()))
+                file.flush()
                 os.fsync(file.fileno())
                 buckets = Buckets.mapped(Path(file.name))  # under its own name another agent may find it outdated
                 os.replace(file.name, self.path)
@@ -130,3 +139,7 @@ class BucketFile:
             with suppress(FileNotFoundError):  # its writer ended, or another agent was quicker
                 if time.time() - left.stat().st_mtime > UNFINISHED_S:
                     left.unlink()
+
+
+def _checksum(data: pa.Buffer) -> bytes:
+    return zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "big")

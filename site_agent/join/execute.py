@@ -18,6 +18,7 @@ from geotrain.view.sizes import set_sizes
 from geotrain.wire.partitions import NUM_PARTITIONS
 from site_agent.datasets import LocalDataset
 from site_agent.join.buckets import BucketFile
+from site_agent.join.fetch import put
 from site_agent.join.planner import Decision, Plan, Rates, Site, Source, plan_steps
 from site_agent.join.sources import Part, PartRead, ReadSet, check_columns, not_its_key, ranges
 from site_agent.join.stages import Block, Stage, shuffle
@@ -100,7 +101,7 @@ class Join:
         found = {name: pl.DataFrame(self._look_up(step)) for name, step in keyed.items()}
         steps = [(step, found[step.source, *step.by.items()]) for step in self.task.join]
         joined = run_steps(self.task, self._rows, steps)
-        return Joined([ray.put(joined.to_arrow())], len(joined))
+        return Joined([put(joined.to_arrow())], len(joined))
 
     def _run(self, stage: Stage, rows: list[ray.ObjectRef]) -> Joined:
         blocks, num_rows, reads = stage.run(rows)
@@ -154,15 +155,15 @@ class Join:
         for step, decision in planned:
             if decision.plan is Plan.CO_PARTITIONED:
                 buckets = self._bucket_file(step, self._key(step)).open(self._rows)
-                return [ray.put(buckets.part(some)) for some in ranges(self._num_tasks)]
+                return [put(buckets.part(some)) for some in ranges(self._num_tasks)]
         table, size = self._rows.to_arrow(), -(-len(self._rows) // self._num_tasks)
-        return [ray.put(table.slice(i * size, size).combine_chunks()) for i in range(self._num_tasks)]
+        return [put(table.slice(i * size, size).combine_chunks()) for i in range(self._num_tasks)]
 
     def _source(self, name: Hashable, step: JoinStep, plan: Plan) -> list[list[Block]]:
         """For each task, the blocks of the step's source that it needs."""
         if name not in self._laid:
             if plan is Plan.LOOKUP:
-                self._laid[name] = [[ray.put(self._look_up(step))]] * self._num_tasks
+                self._laid[name] = [[put(self._look_up(step))]] * self._num_tasks
             elif plan is Plan.BROADCAST:
                 self._laid[name] = [list(self._blocks_of(step.source))] * self._num_tasks
             elif plan is Plan.SHUFFLE:
@@ -179,7 +180,7 @@ class Join:
         """All blocks of a source, read or put into the object store once."""
         if name not in self._whole:
             if name in self.local:
-                self._whole[name] = [ray.put(self.local[name].frame.to_arrow())]
+                self._whole[name] = [put(self.local[name].frame.to_arrow())]
             elif name in self.read:
                 self._whole[name] = self.read[name].blocks
             else:

@@ -1,9 +1,9 @@
-"""Takes results from Ray."""
+"""Gives rows to Ray, and takes results from it."""
 
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectStoreFullError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
 from geotrain.errors import GeotrainError
 
@@ -22,10 +22,18 @@ def fetch(refs: Any) -> Any:
         raise _failure(error) from error
 
 
+def put(value: Any) -> ray.ObjectRef:
+    """ray.put; where there is no room for the value, that is a GeotrainError."""
+    try:
+        return ray.put(value)
+    except RayError as error:
+        raise _failure(error) from error
+
+
 def _failure(error: RayError) -> GeotrainError:
     """What became of Ray itself: of its workers, its memory or its nodes."""
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, OutOfMemoryError | ObjectStoreFullError):
+    if isinstance(error, OutOfMemoryError | OutOfDiskError | ObjectStoreFullError):
         return GeotrainError(
             f"the site's Ray cluster ran out of memory: {reason}",
             "Give it more (site.ray.object_store_bytes, or another node), or join fewer rows at a time.",

@@ -238,3 +238,20 @@ def test_a_delta_table_is_read_as_of_its_log(tmp_path: Path) -> None:
     assert read.frame.height == 1
     frame().write_delta(str(tmp_path / "readings"), mode="append")
     assert load(tmp_path, "readings", dataset).version != read.version
+
+
+def test_an_iceberg_table_is_read_as_its_metadata_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")  # or polars warns that another one is faster
+    pytest.importorskip("pyiceberg.io.pyarrow")
+    catalogs = pytest.importorskip("pyiceberg.catalog.sql")
+    catalog = catalogs.SqlCatalog("test", uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=f"file://{tmp_path}")
+    catalog.create_namespace("site")
+    rows = frame().to_arrow(compat_level=pl.CompatLevel.oldest())
+    table = catalog.create_table("site.readings", schema=rows.schema)
+    table.append(rows)
+    before = Path(table.metadata_location.removeprefix("file://")).relative_to(tmp_path)
+    table.append(rows)
+    after = Path(table.metadata_location.removeprefix("file://")).relative_to(tmp_path)
+    for path, num_rows in ((before, 1), (after, 2)):
+        dataset = DatasetConfig(path=str(path), columns=COLUMNS, format="iceberg")
+        assert load(tmp_path, "readings", dataset).frame.height == num_rows

@@ -69,6 +69,17 @@ class FakeNode:
                         self.answer_query(connection)
 
 
+class ScriptedNode(FakeNode):
+    """Answers each query with the next of some replies, and the later ones with the last."""
+
+    def __init__(self, name: str, *replies: bytes) -> None:
+        super().__init__(name)
+        self._replies = list(replies)
+
+    def answer_query(self, connection: socket.socket) -> None:
+        connection.sendall(self._replies.pop(0) if len(self._replies) > 1 else self._replies[0])
+
+
 class PausingNode(FakeNode):
     """Sends its reply when the event says so."""
 

@@ -1,5 +1,6 @@
 import logging
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -7,10 +8,17 @@ import pytest
 
 from geotrain.errors import DataError, ViewError
 from geotrain.view import lookup as lookup_module
+from geotrain.view.config import ViewConfig
 from geotrain.view.cut import Cut
 from geotrain.view.lookup import lookup
+from geotrain.view.nodes import Nodes
 from geotrain.view.write import write
-from tests.view.views import ScriptedClient, failure
+from geotrain.wire.batches import encode_reads
+from geotrain.wire.codes import OpCode, Particle
+from geotrain.wire.messages import Message, Operation, encode_message, encode_op
+from geotrain.wire.partitions import NUM_PARTITIONS, encode_replicas
+from tests.view.fake_node import ScriptedNode, TricklingNode
+from tests.wire.streams import encode_stream
 
 COLUMNS = {"n": "int64", "x": "float64"}
 
@@ -45,16 +53,16 @@ def test_without_columns_it_says_which_keys_have_a_record(view, planes):
     assert rows(view, planes, ["a", "absent"], {}) == [{"__generation": 1}, {"__generation": None}]
 
 
-def test_a_key_that_comes_again_is_read_once(view, planes):
-    asked = []
+def test_a_key_that_comes_again_is_read_once(view, planes, monkeypatch):
+    num_asked = []
 
-    def note(batch_read, keys, *rest):
-        asked.extend(key for _, _, key in keys)
-        return batch_read(keys, *rest)
+    def note(namespace, of_set, digests, *rest, **options):
+        num_asked.append(len(digests))
+        return encode_reads(namespace, of_set, digests, *rest, **options)
 
-    view.client = ScriptedClient(view.client, "batch_read", [note])
+    monkeypatch.setattr(lookup_module, "encode_reads", note)
     assert [row["n"] for row in rows(view, planes, ["a", "b", "a", "a"])] == [1, 2, 1, 1]
-    assert asked == ["a", "b"]
+    assert sum(num_asked) == 2
 
 
 def test_more_keys_than_a_chunk_are_all_read(view, set_name, monkeypatch):
@@ -101,7 +109,7 @@ def test_keys_that_no_record_has_are_refused(view, planes, keys, wrong):
 
 
 def test_a_record_of_another_type_than_declared_is_refused_by_column(view, planes):
-    with pytest.raises(DataError, match=f"set {planes}: column n is declared float64, but 2 records hold another type"):
+    with pytest.raises(DataError, match=f"set {planes}: column n is declared float64, but a record holds"):
         lookup(view, planes, ["a", "b"], {"n": "float64"})
 
 
@@ -122,21 +130,83 @@ def test_records_later_than_the_cut_are_not_there(view, planes):
         assert found["__generation"].to_pylist() == [generation] * 2
 
 
-def test_a_read_that_fails_now_is_tried_again(view, planes):
-    def one_unavailable(batch_read, *arguments):
-        read = batch_read(*arguments)
-        read.batch_records[1].result = 11
-        return read
-
-    view.client = ScriptedClient(view.client, "batch_read", [failure(9), one_unavailable])
-    assert [row["n"] for row in rows(view, planes, ["a", "b"])] == [1, 2]
-    assert view.client.num_calls == 3
+def found(position, n):
+    """What a node says of a key that has a record with the bin n."""
+    op = encode_op(OpCode.READ, b"n", Particle.INTEGER, n.to_bytes(8, "big"))
+    ops = [Operation(OpCode.READ, Particle.INTEGER, b"n", op)]
+    return Message(generation=1, transaction_ttl=position, ops=ops)
 
 
-def test_records_that_can_not_be_read_are_an_error_not_nulls(view, planes):
-    view.client = ScriptedClient(view.client, "batch_read", [failure(20)])
-    with pytest.raises(ViewError, match=f"reading 2 records of {planes}: the namespace does not exist"):
-        lookup(view, planes, ["a", "b"], COLUMNS)
+def refused(position, code):
+    return Message(result_code=code, transaction_ttl=position)
+
+
+def seen(*nodes, **changes):
+    """A view of these nodes, as far as look-ups know views."""
+    config = ViewConfig(hosts=[node.address for node in nodes], rack=1, **{"deadline_s": 5.0, **changes})
+    return SimpleNamespace(config=config, nodes=Nodes(config), consistency="strong")
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        encode_stream([[found(0, 1), refused(1, 11)]]),
+        encode_stream([[found(0, 1)]], result_code=9),
+        encode_stream([[found(0, 1)]])[:-30],
+        b"",
+    ],
+    ids=["a key is refused", "an end with an error", "it hangs up", "no answer"],
+)
+def test_keys_that_are_not_answered_are_asked_for_again(trouble):
+    is_refused = encode_message(refused(1, 11)) in trouble
+    rest = [[found(1, 2)]] if is_refused else [[found(1, 2)], [found(0, 1)]]
+    with ScriptedNode("A1", trouble, encode_stream(rest)) as node:
+        assert [row["n"] for row in rows(seen(node), "s", ["a", "b"], {"n": "int64"})] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("reply", "wrong"),
+    [
+        (encode_stream([], result_code=20), "reading 2 records of s: the namespace does not exist"),
+        (encode_stream([[found(0, 1), refused(1, 20)]]), "reading 2 records of s: the namespace does not exist"),
+        (encode_stream([[found(0, 1)]]), "it ended before all keys were answered"),
+        (encode_stream([[found(0, 1), found(0, 1)]]), "a record is of a key that was not asked for"),
+        (encode_stream([[found(2, 1)]]), "a record is of a key that was not asked for"),
+        (encode_stream([[refused(0, 11), refused(1, 11)]]), "2 partitions refused with code 11"),
+        (encode_stream([[found(0, 1)]])[:-30], "it hung up in the middle of its answer"),
+    ],
+)
+def test_records_that_can_not_be_read_are_an_error_not_nulls(reply, wrong):
+    with ScriptedNode("A1", reply) as node, pytest.raises(ViewError, match=wrong):
+        lookup(seen(node, deadline_s=0.2), "s", ["a", "b"], {"n": "int64"})
+
+
+def test_a_node_that_never_comes_to_an_end_is_given_up():
+    with (
+        TricklingNode("A1", encode_stream([[found(0, 1), found(1, 2)]])) as node,
+        pytest.raises(ViewError, match="it sent no whole message within"),
+    ):
+        lookup(seen(node, deadline_s=0.2), "s", ["a", "b"], {"n": "int64"})
+
+
+def test_keys_are_read_in_the_own_rack_and_linearizable_from_the_masters():
+    mine = encode_replicas("geotrain", 1, [[], list(range(NUM_PARTITIONS))])
+    theirs = encode_replicas("geotrain", 1, [list(range(NUM_PARTITIONS)), []])
+    reply = encode_stream([[found(0, 1)]])
+    for reads, expected in (("local", (1, 0)), ("linearizable", (0, 1))):
+        with ScriptedNode("A1", reply) as near, ScriptedNode("A2", reply) as far:
+            near.answer({"replicas": mine, "rack-ids": "geotrain:1"})
+            far.answer({"replicas": theirs, "rack-ids": "geotrain:2"})
+            assert lookup(seen(near, far, reads=reads), "s", ["a"], {"n": "int64"})["n"].to_pylist() == [1]
+            assert (near.queries, far.queries) == expected
+
+
+def test_another_copy_answers_for_a_node_that_is_gone():
+    everything = encode_replicas("geotrain", 1, [[], list(range(NUM_PARTITIONS))])
+    with ScriptedNode("A1", b"") as dead, ScriptedNode("A2", encode_stream([[found(0, 1)]])) as alive:
+        alive.answer({"replicas": everything, "rack-ids": "geotrain:2"})
+        assert lookup(seen(dead, alive), "s", ["a"], {"n": "int64"})["n"].to_pylist() == [1]
+        assert (dead.queries, alive.queries) == (1, 1)
 
 
 def test_a_column_that_no_record_has_is_told(view, planes, caplog):

@@ -45,6 +45,20 @@ def test_nodes_that_were_known_are_asked_when_no_seed_answers():
         assert cluster.partition_map().nodes == ["A2"]
 
 
+def test_a_recent_map_is_asked_for_again_when_it_is_old(monkeypatch):
+    with FakeNode("A1") as node:
+        cluster = nodes(node.address)
+        first = cluster.recent_map()
+        assert cluster.recent_map() is first
+        monkeypatch.setattr("geotrain.view.nodes.MAX_MAP_AGE_S", 0.0)
+        assert cluster.recent_map() is not first
+
+
+def test_a_node_that_left_can_not_be_opened():
+    with pytest.raises(ConnectionError, match="it has left the cluster"):
+        nodes("127.0.0.1:1").open("A1")
+
+
 def test_while_no_node_is_ready_those_of_the_last_map_stay_known():
     with FakeNode("A1") as one:
         with FakeNode("A2") as two:

@@ -151,7 +151,7 @@ def test_a_cluster_that_stays_away_ends_in_an_error_that_says_how_much_is_missin
 def test_a_reader_that_leaves_ends_the_streams(racks):
     reader = Scan(racks.config(5), "s", COLUMNS, batch_rows=100).reader()
     reader.read_next_batch()
-    streams = [thread for thread in threading.enumerate() if thread.name == "scan of s"]
+    streams = [thread for thread in threading.enumerate() if thread.name == "scanning set s"]
     assert len(streams) == 2
     del reader
     for stream in streams:

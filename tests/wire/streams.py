@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -79,8 +80,11 @@ def failed_partition(partition: int, result_code: int) -> Message:
 
 
 def decode_damaged(data: st.DataObject, schema: Mapping[str, int]) -> None:
-    """Damage a stream somewhere and decode it. Raises what is not a ProtocolError."""
+    """Damage a stream somewhere and decode it as what a query or a batch gave. Raises what is no ProtocolError."""
     frames = data.draw(st.lists(st.lists(records(schema), max_size=3), max_size=2))
+    for position, message in enumerate(message for frame in frames for message in frame):
+        message.transaction_ttl = position
+    is_batch = data.draw(st.booleans())
     stream = bytearray(encode_stream(frames))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(stream) - 1))
@@ -93,8 +97,12 @@ def decode_damaged(data: st.DataObject, schema: Mapping[str, int]) -> None:
                 stream[at:at] = stream[at : at + data.draw(st.integers(1, 40))]
             case "remove":
                 del stream[at + 1 : at + 1 + data.draw(st.integers(1, 40))]
-    decoder = Decoder(schema, Progress(), key=Particle.STRING, digests=True, max_rows=3)
-    decoder.begin(range(NUM_PARTITIONS))
+    key = None if is_batch else Particle.STRING
+    decoder = Decoder(schema, Progress(), key=key, digests=not is_batch, positions=is_batch, max_rows=3)
+    if is_batch:
+        decoder.begin_batch(np.arange(data.draw(st.integers(1, 6))))
+    else:
+        decoder.begin(range(NUM_PARTITIONS))
     with contextlib.suppress(ProtocolError):
         while stream and not decoder.ended:
             size = data.draw(st.sampled_from([1, 20, 100, 1000]))

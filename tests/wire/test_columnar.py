@@ -323,3 +323,23 @@ def test_damaged_streams_are_never_read_outside_of_what_was_received() -> None:
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-m", "tests.wire.streams"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=250)
+
+
+@settings(deadline=None)
+@given(data=st.data(), schema=streams.schemas)
+def test_what_a_batch_gives_is_known_by_the_positions_of_its_keys(data: st.DataObject, schema: dict[str, int]) -> None:
+    """Whatever their order, the pieces and the batches; keys that are absent have no row."""
+    rows = data.draw(st.lists(streams.records(schema) | st.sampled_from([2, 27, 11]), min_size=1, max_size=8))
+    messages = [row if isinstance(row, Message) else Message(result_code=row) for row in rows]
+    for position, message in enumerate(messages):
+        message.transaction_ttl = position
+    sent = data.draw(st.permutations(messages))
+    decoder = Decoder(schema, Progress(), positions=True, max_rows=data.draw(st.integers(1, 9)))
+    decoder.begin_batch(np.arange(100, 100 + len(rows)))
+    sizes = data.draw(st.lists(st.integers(1, 50), max_size=30))
+    batches = feed(decoder, streams.encode_stream([sent[:3], sent[3:]]), sizes)
+    there = [message for message in sent if not message.result_code]
+    assert [at for batch in batches for at in batch.positions.to_pylist()] == [m.transaction_ttl for m in there]
+    assert whole(batches, list(schema)) == expected(there, schema)
+    assert decoder.ended
+    assert decoder.failures == {100 + m.transaction_ttl: 11 for m in sent if m.result_code == 11}

@@ -1,12 +1,13 @@
 import contextlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotrain.wire.batches import BatchRow, decode_batch, encode_batch
-from geotrain.wire.codes import INFO3_LAST, OpCode, ProtocolError, ResultCode
-from geotrain.wire.frames import FrameReader
+from geotrain.wire.batches import BatchRow, decode_batch, encode_batch, encode_reads
+from geotrain.wire.codes import INFO3_LAST, Field, OpCode, ProtocolError, ResultCode
+from geotrain.wire.frames import HEADER_BYTES, FrameReader
 from geotrain.wire.messages import (
     Message,
     Operation,
@@ -112,3 +113,20 @@ def test_a_reply_frame_is_one_frame_with_one_message() -> None:
     assert decode_message(body) == (expected, len(body))
     assert expected.bins() == {"a": 7}
     assert expected.is_last
+
+
+@pytest.mark.parametrize("bins", [[], ["a", "b"]])
+@pytest.mark.parametrize("num_keys", [1, 3])
+def test_reads_by_key_are_rows_that_repeat_the_first(bins: list[str], num_keys: int) -> None:
+    digests = np.arange(20 * num_keys, dtype=np.uint8).reshape(-1, 20)
+    positions = np.arange(num_keys) * 1000
+    frame = encode_reads("test", "demo", digests, positions, bins=bins, info3=0x80, timeout_ms=1000, expression=b"\x90")
+    message, end = decode_message(frame, HEADER_BYTES)
+    assert (end, message.info1, message.transaction_ttl) == (len(frame), 8, 1000)
+    assert message.fields[Field.FILTER] == b"\x90"
+    fields = {Field.NAMESPACE: b"test", Field.SET: b"demo"}
+    ops = [operation(OpCode.READ, name) for name in bins]
+    assert list(decode_batch(message.fields[Field.BATCH])) == [
+        BatchRow(int(at), digest.tobytes(), 0x01 if bins else 0x21, 0, 0x80, 0, 0, 0, fields, ops)
+        for at, digest in zip(positions, digests, strict=True)
+    ]

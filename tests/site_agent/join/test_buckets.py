@@ -78,6 +78,16 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, num_bytes: int, caplog: 
     assert not caplog.text
 
 
+def test_one_changed_byte_of_a_row_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = pl.DataFrame({"key": ["a", "b"], "row": [0x1234567890, 1]})
+    bucketed, file = bucket_file(tmp_path).open(rows).part(ALL).to_pylist(), bucket_file(tmp_path).path
+    held, value = file.read_bytes(), (0x1234567890).to_bytes(8, "little")
+    assert held.count(value) == 1
+    file.write_bytes(held.replace(value, bytes(8)))
+    assert bucket_file(tmp_path).open(rows).part(ALL).to_pylist() == bucketed
+    assert "its bytes are not those that were written" in caplog.text
+
+
 def test_rows_are_there_though_another_agent_takes_their_file_for_outdated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from ray.exceptions import ObjectStoreFullError, OutOfMemoryError
 
 from geotrain.errors import DataError, GeotrainError
 from site_agent.join import fetch as fetching
-from site_agent.join.fetch import fetch
+from site_agent.join.fetch import fetch, put
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,13 +39,14 @@ def test_a_worker_that_died_is_said_with_what_to_do() -> None:
 def test_a_lack_of_memory_is_said_with_the_field_that_gives_more(
     kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def get(refs: object) -> None:
+    def fail(_: object) -> None:
         raise kind("worker killed due to memory pressure\nmany more lines")
 
-    monkeypatch.setattr(fetching.ray, "get", get)
-    with pytest.raises(GeotrainError, match=r"out of memory: .*memory pressure\n") as full:
-        fetch(None)
-    assert "site.ray.object_store_bytes" in full.value.remedy
+    for name, call in (("get", fetch), ("put", put)):
+        monkeypatch.setattr(fetching.ray, name, fail)
+        with pytest.raises(GeotrainError, match=r"out of memory: .*memory pressure\n") as full:
+            call(None)
+        assert "site.ray.object_store_bytes" in full.value.remedy
 
 
 def test_a_bug_stays_a_bug() -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotrain.errors import GeotrainError
@@ -97,6 +97,7 @@ sources = st.builds(
 )
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(
     sources,
     st.builds(
