@@ -92,8 +92,9 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         patch.setattr(secrets, "token_hex", lambda num_bytes=32: drawn.randbytes(num_bytes).hex())
         everywhere(patch, uuid.uuid4, lambda: uuid.UUID(bytes=drawn.randbytes(16), version=4))
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=drawn.randbytes(16), version=4))
-        for module in (uploads, upload):  # so that a tiny update has several chunks, and its sender is held back
-            patch.setattr(module, "CHUNK_BYTES", CHUNK_BYTES)
+        # So that a tiny update has several chunks, and its sender is held back.
+        patch.setattr(upload, "CHUNK_BYTES", CHUNK_BYTES)
+        patch.setattr(uploads, "MIN_WINDOW_BYTES", CHUNK_BYTES)
         patch.setattr(uploads, "MAX_WINDOW_BYTES", 2 * CHUNK_BYTES)
         patch.setattr(grpc.aio, "insecure_channel", lambda address, **_: Channel(network, address))
         patch.setattr(grpc.aio, "server", lambda **_: Server(network))
