@@ -103,8 +103,6 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         gmtime, strftime = time.gmtime, time.strftime
         _replace(patch, time, "gmtime", lambda at_s=None: gmtime(time.time() if at_s is None else at_s))
         _replace(patch, time, "strftime", lambda form, at=None: strftime(form, at or time.gmtime()))
-        everywhere(patch, threading.Lock, _Lock)
-        _replace(patch, threading, "Lock", _Lock)
         _replace(patch, os, "fsync", lambda _: block(FSYNC_S))
         patch.setattr(secrets, "token_hex", lambda num_bytes=32: drawn.randbytes(num_bytes).hex())
         everywhere(patch, uuid.uuid4, lambda: uuid.UUID(bytes=drawn.randbytes(16), version=4))
@@ -118,6 +116,7 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         patch.setattr(grpc.aio, "insecure_channel", lambda address, **_: Channel(network, address))
         patch.setattr(grpc.aio, "server", lambda **_: Server(network))
         everywhere(patch, concurrent.futures.ThreadPoolExecutor, _AtOnce)
+        everywhere(patch, threading.Lock, _Lock)  # not in libraries: what they import in a run they have for ever
         everywhere(patch, config_from_json, parsed)
         patch.setattr(hydra.utils, "instantiate", made)
         state = random.getstate()
