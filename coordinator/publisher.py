@@ -7,9 +7,9 @@ between and does the same again ends with the same version.
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -142,13 +142,14 @@ class Publisher:
         try:
             with ExitStack() as files:
                 opened = [(weight[update.site], files.enter_context(TensorFile(update.path))) for update in updates]
-                return self._write(GLOBAL, self._moved(self._outer, opened, updates), lineage, self._outer.state())
+                moved = files.enter_context(closing(self._moved(self._outer, opened, updates)))  # before its files
+                return self._write(GLOBAL, moved, lineage, self._outer.state())
         except (UpdateRefused, OSError) as error:  # it was fit when it came
             raise _lost(error) from None
 
     def _moved(
         self, outer: OuterStep, opened: Sequence[tuple[float, TensorFile]], updates: Sequence[UpdateArrived]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
+    ) -> Generator[tuple[str, torch.Tensor], None, None]:
         """The tensors of the next model, each as soon as it has taken its step; ahead of who writes them.
 
         Ends with UpdateRefused or OSError, and no manifest names the tensors, unless every update is still as it came.

@@ -28,6 +28,8 @@ MAX_UNDER_WAY_BYTES = 16 << 20
 MAX_WINDOW_BYTES = 4 << 20
 # From one of very many.
 MIN_WINDOW_BYTES = 64 << 10
+# Complete updates that are looked at together, each a block at a time.
+MAX_CHECKS = 2
 
 # Written, and acknowledged, at once.
 BATCH_BYTES = 1 << 20
@@ -55,6 +57,7 @@ class Uploads:
         self._jobs = jobs
         self._incoming: dict[tuple[str, str], _Incoming] = {}
         self._num_active = 0
+        self._checking = asyncio.Semaphore(MAX_CHECKS)
 
     async def receive(self, parts: AsyncIterator[pb.UploadPart], peer: Peer) -> AsyncIterator[pb.UploadAnswer]:
         """One attempt at one update: its header, then its chunks. Answers with what may be sent, then a receipt."""
@@ -138,6 +141,7 @@ class Uploads:
                 data = part.chunk.data  # once: protobuf copies it each time
                 link.received(len(data))
                 chunks.append((part.chunk.offset, data))
+                del part  # with its copy of them, while the next is awaited
                 waiting += len(data)
                 if waiting < BATCH_BYTES and spool.received + waiting < min(granted, spool.num_bytes):
                     continue
@@ -162,10 +166,11 @@ class Uploads:
         async with incoming.writing:
             if incoming.spool.path.exists():
                 return  # by an attempt whose receipt was lost
-            if not await asyncio.to_thread(lambda: incoming.spool.is_whole):
+            if not incoming.spool.is_whole:
                 self._drop((header.job, header.site))
                 raise Damaged("what arrived is not what the header says (sha256)")
-            await asyncio.to_thread(runner.publisher.check_update, incoming.spool.part, whole=whole)
+            async with self._checking:
+                await asyncio.to_thread(runner.publisher.check_update, incoming.spool.part, whole=whole)
             incoming.spool.finish()
             if self._incoming.get((header.job, header.site)) is incoming:
                 del self._incoming[header.job, header.site]
