@@ -125,7 +125,7 @@ def change_head(
     for pause_s in pauses(view.config.ride_through_s):
         head = view.get(ALIASES, key, reads="linearizable")
         _check_epoch(head, epoch, key)
-        known = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
+        known: Bins = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
         bins = known | change(known) | _signed(epoch)
         if head and bins == known:
             return
