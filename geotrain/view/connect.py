@@ -87,21 +87,31 @@ class View:
         return self.config.namespace, set_name, bytearray(key) if isinstance(key, bytes) else key
 
     def get(
-        self, set_name: str, key: Key, *, reads: str | None = None, deadline_s: float | None = None
+        self,
+        set_name: str,
+        key: Key,
+        bins: Sequence[str] | None = None,
+        *,
+        reads: str | None = None,
+        deadline_s: float | None = None,
     ) -> Record | None:
         """Returns the record; None where there is none.
 
-        reads: `local` or `linearizable`, for this read; an eventual namespace answers `linearizable` from the master,
-        which is the most that it can do. deadline_s: for this read, instead of the configuration's.
+        bins: only these; None: all. reads: `local` or `linearizable`, for this read; an eventual namespace answers
+        `linearizable` from the master, which is the most that it can do. deadline_s: for this read, instead of the
+        configuration's.
         """
         policy = {**(self._read_policies[reads or self.config.reads] or {}), **_within(deadline_s)}
         try:
-            _, meta, bins = self.client.get(self.key(set_name, key), policy)
+            if bins is None:
+                _, meta, found = self.client.get(self.key(set_name, key), policy)
+            else:
+                _, meta, found = self.client.select(self.key(set_name, key), bins, policy)
         except aerospike_errors.RecordNotFound:
             return None
         except AerospikeError as error:
             raise refusal(f"reading {set_name}/{key!r}", error.code, error.msg) from error
-        return Record(bins, meta["gen"])
+        return Record(found, meta["gen"])
 
     def get_many(self, set_name: str, keys: Sequence[Key], *, reads: str | None = None) -> list[Record | None]:
         """Returns the records in the order of the keys; None where there is none. `reads`: as for `get`."""
