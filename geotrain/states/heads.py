@@ -117,9 +117,11 @@ def _was_left(found: Record, left: Manifest, manifest: Manifest, epoch: int | No
 
 def change_head(
     view: View, model: str, scope: str, change: Callable[[Bins], Bins], *, epoch: int | None = None
-) -> None:
-    """Changes bins of a head by compare-and-set, over and over until nobody came between. Who changes nothing, writes
-    nothing. Raises Fenced where a coordinator of a later epoch was here, and what `change` raises.
+) -> Bins:
+    """Changes bins of a head by compare-and-set, over and over until nobody came between. Returns the head.
+
+    Who changes nothing, writes nothing. Raises Fenced where a coordinator of a later epoch was here, and what `change`
+    raises.
     """
     key = head_key(model, scope)
     for pause_s in pauses(view.config.ride_through_s):
@@ -127,12 +129,12 @@ def change_head(
         _check_epoch(head, epoch, key)
         known: Bins = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
         bins = known | change(known) | _signed(epoch)
-        if head and bins == known:
-            return
+        if bins == known:
+            return known
         bins["changes"] = known.get("changes", 0) + 1  # a reader knows by it a copy that lags
         try:
             view.put(ALIASES, key, bins, generation=head.generation if head else 0)
-            return
+            return bins
         except (Conflict, InDoubt) as error:
             last = error
             time.sleep(pause_s)
