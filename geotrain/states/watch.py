@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
@@ -60,6 +61,7 @@ class ModelWatcher:
         self._view: View | None = None
         self._lookup: ModelLookup | None = None
         self._checking = threading.Lock()
+        self._takers: list[Callable[[State], None]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         try:
@@ -104,11 +106,27 @@ class ModelWatcher:
             raise self.problem or ViewError("the view was not reached yet", "try again when it is")
         return self._view
 
+    def subscribe(self, take: Callable[[State], None]) -> None:
+        """Calls `take` with the state that is served, and from then on with each new one before it is served.
+
+        A GeotrainError that it raises keeps the state from being served: the one before stays.
+        """
+        with self._checking:
+            take(self.state)
+            self._takers.append(take)
+
     def check(self) -> State:
-        """Asks the view now, and serves what it says. Raises ViewError where it can't; what was served stays so."""
+        """Asks the view now, and serves what it says.
+
+        Raises ViewError where the view can't be asked, or what a subscriber raises; what was served stays so.
+        """
         with self._checking:
             try:
-                self._served = self._newest()
+                newest = self._newest()
+                if newest.state.manifest is not self.state.manifest:
+                    for take in self._takers:
+                        take(newest.state)
+                self._served = newest
             except GeotrainError as error:
                 if self.problem is None or error.what != self.problem.what:
                     logger.warning("%s/%s@%s stays as it is: %s", *self._asked, error.what)

@@ -118,6 +118,12 @@ class View:
         rows = self.read_many(set_name, keys, reads=reads)
         return [None if row is None else Record(row[2], row[1]["gen"]) for row in rows]
 
+    def get_records(self, places: Sequence[tuple[str, Key]], bins: list[str] | None = None) -> list[Record | None]:
+        """Returns records of any sets, by set and key, read at once; None where there is none. bins: as for `get`."""
+        if len(places) == 1:  # a batch of one costs more than a read
+            return [self.get(*places[0], bins)]
+        return [None if row is None else Record(row[2], row[1]["gen"]) for row in self._read(places, bins)]
+
     def exist(self, set_name: str, keys: Sequence[Key]) -> list[bool]:
         """Returns for each key whether there is a record."""
         return [row is not None for row in self.read_many(set_name, keys, [])]
@@ -214,41 +220,52 @@ class View:
 
         bins: only these; None: all. expression: compiled; a record that it does not take is none.
         """
+        return self._read([(set_name, key) for key in keys], bins, reads=reads, expression=expression)
+
+    def _read(
+        self,
+        places: Sequence[tuple[str, Key]],
+        bins: list[str] | None = None,
+        *,
+        reads: str | None = None,
+        expression: Any = None,
+    ) -> list[ClientRecord | None]:
+        """`read_many`, by set and key."""
         policy = self._read_policies[reads or self.config.reads]
         if expression is not None:
             policy = {**(policy or {}), "expressions": expression}
-        rows: dict[Key, ClientRecord | None] = {}
+        rows: dict[tuple[str, Key], ClientRecord | None] = {}
         for pause_s in pauses(self.config.deadline_s):
-            left = [key for key in keys if key not in rows]
+            left = [place for place in places if place not in rows]
             code = 0
             for at in range(0, len(left), MAX_KEYS_PER_BATCH):
-                code = self._read_batch(set_name, left[at : at + MAX_KEYS_PER_BATCH], bins, policy, rows) or code
+                code = self._read_batch(left[at : at + MAX_KEYS_PER_BATCH], bins, policy, rows) or code
             if not code:
-                return [rows[key] for key in keys]
+                return [rows[place] for place in places]
             if code not in RETRYABLE:
                 break
             time.sleep(pause_s)
-        raise refusal(f"reading {len(left)} records of {set_name}", code)
+        sets = ", ".join(sorted({set_name for set_name, _ in left}))
+        raise refusal(f"reading {len(left)} records of {sets}", code)
 
     def _read_batch(
         self,
-        set_name: str,
-        keys: Sequence[Key],
+        places: Sequence[tuple[str, Key]],
         bins: list[str] | None,
         policy: dict[str, Any] | None,
-        into: dict[Key, ClientRecord | None],
+        into: dict[tuple[str, Key], ClientRecord | None],
     ) -> int:
         """Reads into `into` what can be read now. Returns a code of what could not, 0 where nothing is left."""
         try:
-            read = self.client.batch_read([self.key(set_name, key) for key in keys], bins, policy)
+            read = self.client.batch_read([self.key(*place) for place in places], bins, policy)
         except AerospikeError as error:
             return error.code or CLIENT_ERROR
-        if len(read.batch_records) < len(keys):  # a batch that failed as a whole is not always raised
+        if len(read.batch_records) < len(places):  # a batch that failed as a whole is not always raised
             return int(read.result) or CLIENT_ERROR
         code = 0
-        for key, row in zip(keys, read.batch_records, strict=True):
+        for place, row in zip(places, read.batch_records, strict=True):
             if row.result in (0, NOT_FOUND, FILTERED_OUT):
-                into[key] = row.record if row.result == 0 else None
+                into[place] = row.record if row.result == 0 else None
             else:
                 code = row.result
         return code
