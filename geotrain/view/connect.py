@@ -34,6 +34,7 @@ CLIENT_ERROR = -1
 UNKNOWN_HERE = (4, 25)  # to the node, or to its edition
 NOT_FOUND = 2
 FILTERED_OUT = 27
+READ = (0, NOT_FOUND, FILTERED_OUT)
 
 
 class Conflict(ViewError):
@@ -122,7 +123,7 @@ class View:
         """Returns records of any sets, by set and key, read at once; None where there is none. bins: as for `get`."""
         if len(places) == 1:  # a batch of one costs more than a read
             return [self.get(*places[0], bins)]
-        return [None if row is None else Record(row[2], row[1]["gen"]) for row in self._read(places, bins)]
+        return [None if row is None else Record(row[2], row[1]["gen"]) for row in self.read_places(places, bins)]
 
     def exist(self, set_name: str, keys: Sequence[Key]) -> list[bool]:
         """Returns for each key whether there is a record."""
@@ -220,9 +221,9 @@ class View:
 
         bins: only these; None: all. expression: compiled; a record that it does not take is none.
         """
-        return self._read([(set_name, key) for key in keys], bins, reads=reads, expression=expression)
+        return self.read_places([(set_name, key) for key in keys], bins, reads=reads, expression=expression)
 
-    def _read(
+    def read_places(
         self,
         places: Sequence[tuple[str, Key]],
         bins: list[str] | None = None,
@@ -230,45 +231,46 @@ class View:
         reads: str | None = None,
         expression: Any = None,
     ) -> list[ClientRecord | None]:
-        """`read_many`, by set and key."""
+        """`read_many` for records of any sets, each by its set and key."""
         policy = self._read_policies[reads or self.config.reads]
         if expression is not None:
             policy = {**(policy or {}), "expressions": expression}
-        rows: dict[tuple[str, Key], ClientRecord | None] = {}
+        rows: list[ClientRecord | None] = [None] * len(places)
+        left: Sequence[int] = range(len(places))
         for pause_s in pauses(self.config.deadline_s):
-            left = [place for place in places if place not in rows]
+            unread: list[int] = []
             code = 0
             for at in range(0, len(left), MAX_KEYS_PER_BATCH):
-                code = self._read_batch(left[at : at + MAX_KEYS_PER_BATCH], bins, policy, rows) or code
-            if not code:
-                return [rows[place] for place in places]
+                some = left[at : at + MAX_KEYS_PER_BATCH]
+                failed, found = self._read_batch([places[i] for i in some], bins, policy)
+                for i, row in zip(some, found, strict=True):
+                    if row is None or row.result not in READ:
+                        unread.append(i)
+                        failed = failed or row.result
+                    elif row.result == 0:
+                        rows[i] = row.record
+                code = failed or code
+            if not unread:
+                return rows
+            left = unread
             if code not in RETRYABLE:
                 break
             time.sleep(pause_s)
-        sets = ", ".join(sorted({set_name for set_name, _ in left}))
+        sets = ", ".join(sorted({places[i][0] for i in left}))
         raise refusal(f"reading {len(left)} records of {sets}", code)
 
     def _read_batch(
-        self,
-        places: Sequence[tuple[str, Key]],
-        bins: list[str] | None,
-        policy: dict[str, Any] | None,
-        into: dict[tuple[str, Key], ClientRecord | None],
-    ) -> int:
-        """Reads into `into` what can be read now. Returns a code of what could not, 0 where nothing is left."""
+        self, places: Sequence[tuple[str, Key]], bins: list[str] | None, policy: dict[str, Any] | None
+    ) -> tuple[int, Sequence[Any]]:
+        """Returns 0 and what came for each place; or why nothing came, and None for each."""
+        nothing = [None] * len(places)
         try:
             read = self.client.batch_read([self.key(*place) for place in places], bins, policy)
         except AerospikeError as error:
-            return error.code or CLIENT_ERROR
+            return error.code or CLIENT_ERROR, nothing
         if len(read.batch_records) < len(places):  # a batch that failed as a whole is not always raised
-            return int(read.result) or CLIENT_ERROR
-        code = 0
-        for place, row in zip(places, read.batch_records, strict=True):
-            if row.result in (0, NOT_FOUND, FILTERED_OUT):
-                into[place] = row.record if row.result == 0 else None
-            else:
-                code = row.result
-        return code
+            return int(read.result) or CLIENT_ERROR, nothing
+        return 0, read.batch_records
 
 
 def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:
