@@ -166,12 +166,13 @@ def live_features(task: TaskConfig, sources: Collection[str]) -> list[LiveFeatur
     if unused := set(sources) - {source for source, *_ in together}:
         raise ConfigError(
             f"no latest or window step of task {task.name} takes from a set {', '.join(sorted(unused))} of the view",
-            f"such sets are: {', '.join(sorted(_live_sources(task))) or 'none'}",
+            f"such sets are: {', '.join(sorted(live_sources(task))) or 'none'}",
         )
     return [_features(*declared, steps, task) for declared, steps in together.items()]
 
 
-def _live_sources(task: TaskConfig) -> set[str]:
+def live_sources(task: TaskConfig) -> set[str]:
+    """The sets of the view that latest and window steps take from."""
     return {step.source for step in task.join if step.source in task.view and step.known_at is not None}
 
 
