@@ -13,6 +13,10 @@ from geotrain.errors import ConfigError
 from geotrain.states.heads import Bins, change_head, check_counts, pointed
 from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, UnknownState, check_names, head_key, reference
 from geotrain.view.connect import View
+from geotrain.view.query import read_set
+
+REQUIRED = ("model", "scope", "newest", "aliases")
+OPTIONAL = ("pins", "history", "removed_to", "kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,12 @@ def read_head(view: View, model: str, scope: str) -> Head:
     return head_of(record.bins)
 
 
+def heads(view: View) -> list[Head]:
+    """Returns all scopes that have a state, by their names."""
+    rows = read_set(view, ALIASES, [*REQUIRED, *OPTIONAL])
+    return sorted((head_of(row) for row in rows if row["newest"]), key=lambda head: (head.model, head.scope))
+
+
 def version_of(head: Head, wanted: str) -> int:
     """Returns the version that is wanted: a number, or the name of an alias. Raises UnknownState."""
     if wanted in head.aliases:
@@ -78,6 +88,15 @@ def version_of(head: Head, wanted: str) -> int:
         return int(wanted)
     known = ", ".join([*sorted(head.aliases), *map(str, head.versions[-5:])])
     raise UnknownState(f"{head_key(head.model, head.scope)} has no version or alias {wanted!r}", f"use one of: {known}")
+
+
+def read_manifest(view: View, model: str, scope: str, version: int) -> Manifest:
+    """Returns what a version that counts is made of. Raises UnknownState where it is not there."""
+    name = reference(model, scope, version)
+    record = view.get(MANIFESTS, name, reads="linearizable")
+    if record is None:
+        raise _unknown(name)
+    return Manifest.from_bytes(record.bins["manifest"])
 
 
 def promote(
@@ -182,8 +201,10 @@ def _before(head: Bins, alias: str) -> int:
 def _check_known(view: View, head: Bins, version: int) -> None:
     """Raises UnknownState unless the version counts, is not removed, and its manifest can be read."""
     check_counts(head, version)
-    name = reference(head["model"], head["scope"], version)
-    record = view.get(MANIFESTS, name, reads="linearizable") if 0 < version <= head["newest"] else None
-    if record is None:
-        raise UnknownState(f"there is no model state {name}", "`geotrain models` lists what there is")
-    Manifest.from_bytes(record.bins["manifest"])
+    if not 0 < version <= head["newest"]:
+        raise _unknown(reference(head["model"], head["scope"], version))
+    read_manifest(view, head["model"], head["scope"], version)
+
+
+def _unknown(name: str) -> UnknownState:
+    return UnknownState(f"there is no model state {name}", "`geotrain models` lists what there is")

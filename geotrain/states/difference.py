@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from geotrain.dtypes import DTYPES
 from geotrain.states.manifest import Manifest, TensorEntry
 
 Values = Mapping[str, Any]
@@ -76,8 +75,8 @@ def flat(values: Values, prefix: str = "") -> dict[str, Any]:
 
 
 def num_bytes(entry: TensorEntry) -> int:
-    """Returns the bytes of a tensor."""
-    return prod(entry.shape) * DTYPES[entry.dtype].itemsize
+    """Returns the bytes of a tensor: a type's word says its bits, but for BOOL."""
+    return prod(entry.shape) * int(entry.dtype.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") or 8) // 8
 
 
 def described(entry: TensorEntry | None) -> str | None:

@@ -29,6 +29,8 @@ _SCOPE = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
 class UnknownState(ViewError):
     """No such model, scope, alias or version in the view."""
 
+    exit_code = 4
+
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
