@@ -59,19 +59,16 @@ class Scorer:
 
     def outputs(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Returns the model's outputs (n,) for joined rows."""
-        numeric, categorical = self._encoder.numeric, self._encoder.categorical
-        place = self._encoder.place
+        numeric, categorical, place = self._encoder.numeric, self._encoder.categorical, self._encoder.place
+        shape = (len(rows), len(numeric))
         try:
             numbers = array("d", [nan if (value := row[name]) is None else value for row in rows for name in numeric])
-            places = [place(i, row[name]) for row in rows for i, name in enumerate(categorical)]
+            places = [[place(i, row[name]) for i, name in enumerate(categorical)] for row in rows]
         except KeyError as error:
             raise self._lacking(error.args[0]) from None
         except (TypeError, OverflowError):
             raise self._unfit(rows) from None
-        inputs = self._encoder.inputs(
-            np.array(numbers).reshape(len(rows), len(numeric)),
-            np.array(places, np.int64).reshape(len(rows), len(categorical)),
-        )
+        inputs = self._encoder.inputs(np.ndarray(shape, np.float64, numbers), np.array(places, np.int64, ndmin=2))
         with torch.inference_mode():
             outputs: NDArray[np.float32] = self._model(inputs).numpy()
         return outputs

@@ -52,7 +52,7 @@ class Encoder:
         numbers -= self._means
         numbers /= self._deviations
         np.minimum(np.maximum(numbers, -MAX_DEVIATIONS, out=numbers), MAX_DEVIATIONS, out=numbers)
-        numbers[missing] = 0
+        np.putmask(numbers, missing, 0)
         return {
             "numeric": torch.from_numpy(numbers.astype(np.float32)),
             "missing": torch.from_numpy(missing.astype(np.float32)),
@@ -60,21 +60,22 @@ class Encoder:
         }
 
 
-def log_columns(task: TaskConfig) -> list[int]:
+def log_columns(task: TaskConfig) -> NDArray[np.intp]:
     """The places of the numeric features whose logarithm is taken."""
-    return [i for i, name in enumerate(task.numeric()) if task.features[name].transform == "signed_log"]
+    return np.array(
+        [i for i, name in enumerate(task.numeric()) if task.features[name].transform == "signed_log"], np.intp
+    )
 
 
-def transform(numbers: NDArray[np.float64], logs: list[int]) -> NDArray[np.bool_]:
-    """Transforms numbers (n, k) in place, before they are standardised. Returns which are missing: those are NaN then.
+def transform(numbers: NDArray[np.float64], logs: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Transforms numbers (n, k) in place, before they are standardised. Returns which are missing or not finite.
 
     logs: the columns of which the logarithm is taken, sign kept.
     """
-    missing = ~np.isfinite(numbers)
-    numbers[missing] = np.nan
-    for i in logs:
-        column = numbers[:, i].copy()  # in one piece: numpy may round another way where it is not
-        numbers[:, i] = np.sign(column) * np.log1p(np.abs(column))
+    missing = np.logical_not(np.isfinite(numbers))
+    if len(logs):
+        taken = numbers.take(logs, 1)  # in one piece: numpy may round another way where it is not
+        numbers[:, logs] = np.copysign(np.log1p(np.abs(taken)), taken)
     return missing
 
 

@@ -65,7 +65,7 @@ class View:
         # Servers before 7.1 may say 0, and mean a block of storage.
         limits = [int(node.namespace.get("max-record-size", 0)) for node in facts.values()]
         self.max_record_bytes = min(limits) or DEFAULT_RECORD_BYTES
-        self._read_policies = {
+        self._read_policies: dict[str, dict[str, Any] | None] = {
             "local": None,  # what the client was configured with
             "linearizable": (
                 {"read_mode_sc": aerospike.POLICY_READ_MODE_SC_LINEARIZE}
@@ -102,7 +102,9 @@ class View:
         `linearizable` from the master, which is the most that it can do. deadline_s: for this read, instead of the
         configuration's.
         """
-        policy = {**(self._read_policies[reads or self.config.reads] or {}), **_within(deadline_s)}
+        policy = self._read_policies[reads or self.config.reads]
+        if deadline_s is not None:
+            policy = {**(policy or {}), **_within(deadline_s)}
         try:
             if bins is None:
                 _, meta, found = self.client.get(self.key(set_name, key), policy)
