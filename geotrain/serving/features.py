@@ -7,7 +7,7 @@ of the source that can still count, which lie in the view by key. Pure: knows no
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from math import isfinite
@@ -72,7 +72,8 @@ class LiveFeatures:
     """Steps that take from one source by the same keys, and the records that serve them: a set of the view.
 
     by: column of the rows -> column of the source. columns: of the source, in the order of an event's values.
-    keep_us: how old a row may be and count; None: the newest, however old.
+    keep_us: how old a row may be and count. num_spare: how many older ones are kept, for steps where the newest counts
+    however old it is.
     set_name: says what the records hold, so steps that were declared otherwise have other records.
     """
 
@@ -80,7 +81,8 @@ class LiveFeatures:
     by: tuple[tuple[str, str], ...]
     known_at: str
     columns: tuple[str, ...]
-    keep_us: int | None
+    keep_us: int
+    num_spare: int
     steps: tuple[LiveStep, ...]
     set_name: str
 
@@ -114,9 +116,8 @@ class LiveFeatures:
 
     def _change(self, events: Events, late_us: int) -> "Change":
         newest = max(event[0] for event in events.values())
-        num_spare = NUM_SPARE if self.keep_us is None else 0
-        change = Change({}, newest - late_us - (self.keep_us or 0), num_spare)
-        return Change(change.apply(events), change.keep_from_us, num_spare)
+        change = Change(events, newest - late_us - self.keep_us, self.num_spare)
+        return replace(change, events=change.apply({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +182,15 @@ def _features(
 ) -> LiveFeatures:
     columns = tuple(sorted({column for step in steps for column in step.columns.values()}))
     limits = [_within_us(step) for step in steps]
-    keep_us = None if None in limits else max(limit or 0 for limit in limits)
-    declared = json.dumps([source, [theirs for _, theirs in by], known_at, columns, keep_us])
+    keep_us, num_spare = max(limit or 0 for limit in limits), NUM_SPARE if None in limits else 0
+    declared = json.dumps([source, [theirs for _, theirs in by], known_at, columns, keep_us, num_spare])
     return LiveFeatures(
         source=source,
         by=by,
         known_at=known_at,
         columns=columns,
         keep_us=keep_us,
+        num_spare=num_spare,
         steps=tuple(_live_step(step, columns, task.view[source].columns) for step in steps),
         set_name=f"gt_live_{source[:MAX_NAME_CHARS]}_{sha256(declared.encode()).hexdigest()[:8]}",
     )

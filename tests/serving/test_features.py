@@ -57,10 +57,10 @@ class Records:
         return [len(events) for held in self._held.values() for events in held.values()]
 
 
-def steps_by(by: dict[str, str]) -> TaskConfig:
-    """Every kind of step, by these keys."""
+def steps_by(by: dict[str, str], endless: bool) -> TaskConfig:
+    """Every kind of step, by these keys. endless: also one for which a row counts however old it is."""
     steps = [
-        {"kind": "latest", "known_at": "at", "columns": {"last": "v"}, "age_s": "age"},
+        *([{"kind": "latest", "known_at": "at", "columns": {"last": "v"}, "age_s": "age"}] if endless else []),
         {"kind": "latest", **WITHIN, "columns": {"last_within": "v"}},
         {"kind": "latest", **WITHIN, "columns": {"last_k": "k", "last_j": "j"}},
         *({**WINDOW, "aggregate": kind, "columns": {kind: "v"}} for kind in ("count", "sum", "mean", "min", "max")),
@@ -74,14 +74,14 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert value == expected[name] or (value != value and expected[name] != expected[name]), name
 
 
-@given(some_events, st.randoms(use_true_random=False), key_choices, late, st.tuples(keys, numbers))
-@settings(max_examples=80, deadline=None)
+@given(some_events, st.randoms(use_true_random=False), key_choices, late, st.tuples(keys, numbers), st.booleans())
+@settings(max_examples=100, deadline=None)
 def test_a_value_is_what_a_join_gives_in_whatever_order_rows_came_and_however_often(
-    events: dict[int, Any], random: Any, by: dict[str, str], late_s: float, asked: tuple[Any, Any]
+    events: dict[int, Any], random: Any, by: dict[str, str], late_s: float, asked: tuple[Any, Any], endless: bool
 ) -> None:
     times = [at for at, *_ in events.values() if at is not None]
     assume(times and max(Counter((at, k, j) for at, k, j, *_ in events.values()).values()) <= NUM_SPARE)
-    task = steps_by(by)
+    task = steps_by(by, endless)
     records = Records(live_features(task, ["events"]), late_s)
 
     def row(at: datetime | None, k: Any, j: Any, v: Any) -> dict[str, Any]:
@@ -99,6 +99,36 @@ def test_a_value_is_what_a_join_gives_in_whatever_order_rows_came_and_however_of
     rows = pl.DataFrame([(at, *asked, 0) for at in moments], schema=ROWS, orient="row")
     for joined in join_rows(task, rows, {"events": history}).iter_rows(named=True):
         assert_equal(records.values(joined, to_us(joined["at"])), joined)
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_what_a_late_moment_asks_for_stays_and_no_more(endless: bool) -> None:
+    task = steps_by({}, endless)
+    records = Records(live_features(task, ["events"]), late_s=100.0)
+    moments = [START + timedelta(seconds=10 * i) for i in range(60)]
+    for i, at in enumerate(moments):
+        records.write([(i, {"at": to_us(at), "k": "a", "j": i, "v": float(i)})])
+    history = pl.DataFrame([(at, "a", i, float(i)) for i, at in enumerate(moments)], schema=SCHEMA, orient="row")
+    asked = moments[-1] - timedelta(seconds=100)
+    rows = pl.DataFrame([(asked, "a", 1, 0)], schema=ROWS, orient="row")
+    [joined] = join_rows(task, rows, {"events": history}).to_dicts()
+    assert_equal(records.values(joined, to_us(asked)), joined)
+    assert records.sizes() == [(100 + 150) // 10 + 1 + (NUM_SPARE if endless else 0)]
+
+
+@pytest.mark.parametrize(
+    ("tied", "newest"), [([0.0, None], 0.0), ([7.0, float("nan"), -3.0], float("nan")), ([None, -3.0], -3.0)]
+)
+def test_of_rows_known_at_the_same_moment_the_one_counts_that_a_join_takes(tied: list[Any], newest: float) -> None:
+    task = steps_by({}, endless=True)
+    records = Records(live_features(task, ["events"]))
+    records.write([(i, {"at": to_us(START), "k": "a", "j": 1, "v": value}) for i, value in enumerate(tied)])
+    history = pl.DataFrame([(START, "a", 1, value) for value in tied], schema=SCHEMA, orient="row")
+    [joined] = join_rows(
+        task, pl.DataFrame([(START, "a", 1, 0)], schema=ROWS, orient="row"), {"events": history}
+    ).to_dicts()
+    assert_equal(records.values(joined, to_us(START)), joined)
+    assert joined["last"] == newest or newest != newest
 
 
 def test_a_sum_of_floats_is_rounded_as_a_join_rounds_it() -> None:

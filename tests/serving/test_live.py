@@ -98,7 +98,7 @@ def test_the_cluster_removes_what_no_longer_counts(view: View, task: TaskConfig)
 def test_the_newest_of_what_may_count_for_ever_stays_as_the_pure_rule_says(view: View, task: TaskConfig) -> None:
     account, task = f"a{task.join[0].within_s}", orders(LATEST)
     features = features_of(task)
-    assert features.keep_us is None
+    assert features.num_spare
     writer = LiveWriter(view, task, "accounts", late_s=10)
     expected: dict[str, Any] = {}
     for number, seen in enumerate([5, 3, 9, 1, 2, 40, 40, 40, 40, 40, 41, 30, 90]):
