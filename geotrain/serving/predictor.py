@@ -55,7 +55,8 @@ class Predictor:
 
     def predict(self, row: Row) -> float:
         """Returns the output for one row. Raises as `predict_many`."""
-        return float(self.predict_many([row])[0])
+        scorer = self._scorer
+        return float(scorer.outputs(scorer.joined([row], self._read))[0])
 
     def predict_many(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Returns the outputs (n,), all of one version.

@@ -38,9 +38,14 @@ class Scorer:
                 "publish it as a job does, or build its model and inputs yourself",
             )
         task = config_from_json(TaskConfig, metadata["task"])
-        encoding = Encoding.from_json(metadata["encoding"])
+        try:
+            encoding = Encoding.from_json(metadata["encoding"])
+            self._encoder = Encoder(task, encoding)
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f"the encoding of the state {reference} is none of its task: {error!r}", "publish it as a job does"
+            ) from error
         self.state = state
-        self._encoder = Encoder(task, encoding)
         self._model = _with_tensors(build_model(task, encoding, allowed), state)
         self._records = record_columns(task, live)
         given = {column for columns in self._records for column in columns.columns}

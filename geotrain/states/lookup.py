@@ -29,7 +29,7 @@ from geotrain.states.manifest import (
     reference,
 )
 from geotrain.states.tensors import from_parts
-from geotrain.view.connect import View
+from geotrain.view.connect import Record, View
 from geotrain.view.query import read_set
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,10 @@ class ModelLookup:
         if record is None:
             raise self._unknown(scope, version)
         data = record.bins["manifest"]
-        manifest = Manifest.from_bytes(data)
+        try:
+            manifest = Manifest.from_bytes(data)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ViewError(f"record {MANIFESTS}/{key} is damaged: {error}", "publish the state again") from error
         if unknown := {entry.dtype for entry in manifest.tensors.values()} - DTYPES.keys():
             raise ViewError(f"{key} has tensors of the types {', '.join(sorted(unknown))}", "upgrade geotrain here")
         tensors, bytes_read = self._tensors(manifest.tensors)
@@ -234,15 +237,27 @@ class _Parts:
     def _batch(self, parts: Sequence[str]) -> dict[str, Bytes]:
         found: dict[str, Bytes] = {part: self._at_hand[part] for part in parts if part in self._at_hand}
         missing = [part for part in dict.fromkeys(parts) if part not in found]
-        records = dict(zip(missing, self._view.get_many(TENSORS, missing), strict=True)) if missing else {}
-        # The rack's own copies may lag while nodes come and go.
-        if lagging := [part for part, record in records.items() if record is None]:
-            records |= zip(lagging, self._view.get_many(TENSORS, lagging, reads="linearizable"), strict=True)
-        for part, record in records.items():
-            found[part] = record.bins["data"] if record else b""
-            if sha256(found[part]).hexdigest() != part:
-                raise ViewError(
-                    f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
-                    "delete that record where it exists, then publish the state again",
-                )
+        if missing:
+            found |= self._whole(missing, self._view.get_many(TENSORS, missing))
+        # The rack's own copies may lag while nodes come and go, or be damaged.
+        if missing := [part for part in missing if part not in found]:
+            logger.warning(
+                "%d records of %s are not whole in this rack, and are read where they were written",
+                len(missing),
+                TENSORS,
+            )
+            records = self._view.get_many(TENSORS, missing, reads="linearizable")
+            found |= self._whole(missing, records)
+            for part, record in zip(missing, records, strict=True):
+                if part not in found:
+                    raise ViewError(
+                        f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
+                        "delete that record where it exists, then publish the state again",
+                    )
         return found
+
+    @staticmethod
+    def _whole(parts: Sequence[str], records: Sequence[Record | None]) -> dict[str, Bytes]:
+        """The parts whose bytes are those that their names say."""
+        read = {part: record.bins["data"] for part, record in zip(parts, records, strict=True) if record}
+        return {part: data for part, data in read.items() if sha256(data).hexdigest() == part}

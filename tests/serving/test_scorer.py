@@ -166,6 +166,12 @@ def test_a_state_without_what_its_model_needs_is_refused_by_the_tensors_names() 
     tensors["head.weight"] = tensors["head.weight"][:, 1:]
     with pytest.raises(DataError, match=r"pumps/global@1 lacks .*: head\.weight, head\.bias"):
         scorer_of(State(state.manifest, tensors, 0))
+    other = Encoding.from_json(state.manifest.metadata["encoding"])
+    del other.numeric["pressure"]
+    for encoding in (other.to_json(), "{", "[]", '{"numeric": {}}'):
+        metadata = dict(state.manifest.metadata) | {"encoding": encoding}
+        with pytest.raises(DataError, match=r"the encoding of the state pumps/global@1"):
+            scorer_of(state_of(TASK, joined([row()]), metadata=metadata))
     with pytest.raises(DataError, match="names no task"):
         scorer_of(state_of(TASK, joined([row()]), metadata={"encoding": "{}"}))
 

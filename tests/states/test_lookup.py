@@ -7,7 +7,7 @@ from geotrain.errors import ConfigError, ViewError
 from geotrain.states.heads import change_head
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, UnknownState
-from geotrain.view.connect import connect
+from geotrain.view.connect import Record, connect
 from tests.states.test_publish import put_state, value_of
 from tests.view.views import view_config
 
@@ -237,6 +237,27 @@ def test_what_the_rack_does_not_have_yet_is_read_from_where_it_was_written(view,
         view, "get_many", lambda name, keys, reads=None: get_many(name, keys) if reads else [None] * len(keys)
     )
     assert value_of(ModelLookup(view, model)) == 1
+
+
+def test_a_copy_in_the_rack_that_is_damaged_is_said_and_read_where_it_was_written(view, model, monkeypatch, caplog):
+    put_state(view, model, 1)
+    get_many = view.get_many
+
+    def damaged(name, keys, reads=None):
+        records = get_many(name, keys)
+        return records if reads else [Record({"data": record.bins["data"][:-1]}, 1) for record in records]
+
+    monkeypatch.setattr(view, "get_many", damaged)
+    assert value_of(ModelLookup(view, model)) == 1
+    assert "1 records of gt_tensors are not whole in this rack" in caplog.text
+
+
+def test_a_damaged_manifest_is_named(view, model):
+    put_state(view, model, 1)
+    for damaged in (b"", b"{", b"[]", b"{}"):
+        view.put(MANIFESTS, f"{model}/global@1", {"manifest": damaged})
+        with pytest.raises(ViewError, match=f"{MANIFESTS}/{model}/global@1 is damaged"):
+            ModelLookup(view, model).latest()
 
 
 def test_a_state_that_was_replaced_and_collected_while_it_was_read_is_passed_over(view, model, monkeypatch):
