@@ -163,7 +163,7 @@ def descriptions(config: type) -> dict[str, str]:
     """What the docstrings of a dataclass and its bases say of each field. Raises SystemExit for one without a line."""
     found: dict[str, str] = {}
     for kind in reversed(config.__mro__):
-        for line in re.sub(r"\n {8,}", " ", kind.__doc__ or "").splitlines():
+        for line in re.sub(r"\n {6,}", " ", kind.__doc__ or "").splitlines():
             name, colon, text = line.strip().partition(": ")
             if colon and name.isidentifier():
                 found[name] = text

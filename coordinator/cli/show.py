@@ -128,6 +128,8 @@ def explain(job: Json, past: Json, happened: Sequence[Json]) -> RenderableType:
         head = f"round {past['round']} of {job['job']}: committed as version {commit['version']}"
         facts.append(("committed", f"{clock(commit['committed_s'])}, closed after {commit['seconds']:.1f} s"))
         facts.append(("why it closed", commit["reason"]))
+        if commit["gate"]:
+            facts.append((f"why {commit['alias']}", commit["gate"]))
         spent = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in commit["phases_s"].items())
         facts.append(("seconds", spent or "not known"))
         facts.append(("bytes", f"{size(commit['bytes_up'])} up, {size(commit['bytes_down'])} down, of all sites"))

@@ -11,7 +11,7 @@ class Gate:
 
     metric: which of the metrics that sites report; greater is better, but for `loss`
     min_gain: the least by which the mean over the sites must be better than production's; below 0, how much worse it
-      may be
+        may be
     max_drop: the most by which any single site may be worse off than with production; none: any
     """
 
