@@ -43,9 +43,9 @@ class Layout:
         return np.dtype([(name, of, shape) for name, of, shape in self.columns])
 
     def takes(self, keys: Collection[object]) -> bool:
-        """Whether keys are of the table's type."""
+        """Whether keys are of the table's type. A table without rows has none."""
         kind = str if self.key_type == "string" else (int, np.integer)
-        return all(issubclass(of, kind) for of in {type(key) for key in keys})
+        return not self.num_rows or all(issubclass(of, kind) for of in {type(key) for key in keys})
 
     @property
     def prefix(self) -> str:

@@ -53,6 +53,13 @@ def test_what_is_not_there_is_said_by_row(view, model):
     assert len(TableLookup(view, model).get([]).values) == 0
 
 
+def test_a_table_without_rows_has_no_row_for_any_key(view, model):
+    empty = pa.table({"name": pa.array([], pa.string()), "v": pa.array([], pa.float64())})
+    publish_table(view, model, empty, key="name")
+    rows = TableLookup(view, model).get(["a"])
+    assert (rows.is_found.tolist(), rows.values["v"].tolist()) == ([False], [0])
+
+
 def test_columns_of_every_kind_come_back_as_they_were(view, model):
     at = datetime(2024, 5, 6, 7, 8, 9, 123456)
     table = pa.table(
