@@ -72,6 +72,18 @@ def _opened(given: str) -> Iterator["View"]:
         yield view
 
 
+def _remove_rows(view: "View") -> None:
+    """Of every table that has a version."""
+    from geotrain.states.manifest import MANIFESTS, Manifest
+    from geotrain.states.rows import TABLE
+    from geotrain.states.tables import remove_unused_rows
+    from geotrain.view.query import read_set
+
+    manifests = (Manifest.from_bytes(row["manifest"]) for row in read_set(view, MANIFESTS, ["manifest"]))
+    for name in sorted({manifest.model for manifest in manifests if TABLE in manifest.metadata}):
+        remove_unused_rows(view, name)
+
+
 def _split(text: str) -> tuple[str, str, str]:
     """Model, scope, and version or alias."""
     scope, _, wanted = text.partition("@")
@@ -234,11 +246,14 @@ def gc(
 ) -> None:
     """Remove what no alias, no pin and no rule of retention needs, beside publishers and readers that go on.
 
-    What is given up now goes when readers had an hour: call it again then, as from a timer.
+    What is given up now goes when readers had an hour: call it again then, as from a timer. Rows of tables that no
+    version needs are removed by the server, in its own time.
     """
     from coordinator.cli import cards
     from geotrain.states.collect import collect
 
     with _opened(view) as opened:
         found = collect(opened, num_newest=keep, dry_run=dry_run)
+        if not dry_run:
+            _remove_rows(opened)
     print_either(asdict(found), cards.collection(found, dry_run=dry_run), as_json)

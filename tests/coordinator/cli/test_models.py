@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from coordinator.cli import commands
+from geotrain.states import tables
 from geotrain.states.publish import publish
+from geotrain.states.tables import publish_table
 from geotrain.view.connect import connect
 from tests.conftest import ClusterUnderTest
 from tests.view.views import view_config
@@ -114,6 +117,19 @@ def test_what_is_kept_is_told_and_a_dry_run_changes_nothing(type_: Type, model: 
     assert f"{model}/global@2" in json.loads(type_("gc", "--dry-run", "--json")[1])["kept"]
     assert type_("unpin", f"{model}@1")[0] == 0
     assert type_("unpin", f"{model}@1")[0] == 4
+
+
+def test_a_collection_has_unused_rows_of_tables_removed(
+    type_: Type, cluster: ClusterUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(view_config(cluster)) as view:
+        publish_table(view, "cli-table", pa.table({"id": [1, 2], "x": [0.5, 1.5]}), key="id")
+    asked: list[str] = []
+    monkeypatch.setattr(tables, "remove_unused_rows", lambda view, name: asked.append(name))
+    assert type_("gc", "--dry-run")[0] == 0
+    assert asked == []
+    assert type_("gc", "--keep", "1000")[0] == 0
+    assert asked == ["cli-table"]
 
 
 @pytest.mark.parametrize(
