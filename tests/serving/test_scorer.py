@@ -20,6 +20,7 @@ from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
 from geotrain.tasks.samples import encode, summarize
 from geotrain.tasks.targets import DEFAULT_TARGETS
+from geotrain.view.connect import Record
 from sim.flights import SITES, shared_tables, site_data
 from site_agent.join.steps import join_rows
 from tests.sim.test_config import sim
@@ -235,3 +236,16 @@ def test_all_records_of_all_rows_are_read_at_once_and_each_once() -> None:
     brought = [one | {"maker": "x", "alarms_1h": 7} for one in rows]
     assert scorer.joined(brought, read) == brought
     assert len(reads) == 1
+
+
+def test_of_a_record_a_row_takes_only_what_it_does_not_bring_itself() -> None:
+    task = pumps(
+        {
+            "view.kinds": {"key": "kind", "columns": {"kind": "string", "maker": "string", "nation": "string"}},
+            "join.1.columns": {"maker": "maker", "nation": "nation"},
+        }
+    )
+    scorer = scorer_of(state_of(task, joined([row()])))
+    record = Record({"kind": "gear", "maker": "x", "nation": "y"}, 1)
+    [found] = scorer.joined([{"kind": "gear", "maker": "own"}], lambda places: [record])
+    assert found == {"kind": "gear", "maker": "own", "nation": "y"}

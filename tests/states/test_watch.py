@@ -8,7 +8,7 @@ import pytest
 from geotrain.errors import ConfigError, ViewError
 from geotrain.states import watch
 from geotrain.states.cache import StateCache
-from geotrain.states.manifest import MANIFESTS, UnknownState
+from geotrain.states.manifest import ALIASES, MANIFESTS, UnknownState
 from geotrain.states.watch import ModelWatcher
 from tests.conftest import free_port
 from tests.states.test_publish import put_state
@@ -134,8 +134,10 @@ def test_without_a_view_and_without_a_whole_state_on_disk_it_does_not_start(view
 def test_what_the_view_does_not_have_is_not_taken_from_disk(view, model, watched, tmp_path):
     put_state(view, model, 1)
     watched(cache=StateCache(tmp_path)).close()
+    durably = {"durable_delete": view.consistency == "strong"}
+    view.client.remove(view.key(ALIASES, f"{model}/global"), policy=durably)
     with pytest.raises(UnknownState):
-        watched(scope="site/ewr", cache=StateCache(tmp_path))
+        watched(cache=StateCache(tmp_path))
     with pytest.raises(ConfigError, match="scope 'EWR'"):
         watched(scope="EWR")
 
