@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_in_the_background_every_new_state_arrives_and_none_older_comes_after_it
 
 def test_its_age_is_since_the_view_was_asked_and_the_state_was_still_the_newest(view, model, watched, monkeypatch):
     now_s = 1000.0
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now_s))
     put_state(view, model, 1)
     watcher = watched()
     now_s += 40
@@ -106,7 +107,7 @@ def test_a_process_that_starts_while_the_view_is_away_serves_from_disk_until_it_
         watched(scope=scope, cache=cache).close()
     put_state(view, model, 2)
     now_s = time.time() + 100
-    monkeypatch.setattr(watch.time, "time", lambda: now_s)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=time.monotonic, time=lambda: now_s))
     with ModelWatcher(away(), model, cache=StateCache(tmp_path), interval_s=None) as watcher:
         assert (value(watcher), watcher.served_from) == (1, "cache on disk")
         assert 90 < watcher.age_s < 200
