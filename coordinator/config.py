@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from geotrain.rpc.tls import TlsConfig
+from geotrain.states.gate import Gate
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.config import ViewConfig
@@ -108,6 +109,8 @@ class JobConfig:
     seed: seed of the first model and of the order of rows.
     task: what is learned from which columns.
     strategy: how updates become the next model.
+    gate: what a round's state must measure to be the `production` of its model, or else be its `candidate`; none: it is
+      production as soon as it is committed.
     """
 
     sites: list[str] = MISSING
@@ -120,6 +123,7 @@ class JobConfig:
     seed: int = 0
     task: TaskConfig = MISSING
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         if not self.sites or len(set(self.sites)) != len(self.sites):

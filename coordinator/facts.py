@@ -34,7 +34,8 @@ class CommitFacts:
 
     bytes_up, bytes_down: of all sites in this round, as counted by the coordinator that committed it. phases_s: seconds
     by phase since the round before, in that coordinator. absent: the job's sites that are not in it, and why.
-    staleness: of the updates that came late, how many rounds after their own.
+    staleness: of the updates that came late, how many rounds after their own. alias: that points to the state.
+    gate: why that one, where the job has a gate.
     """
 
     committed_s: float
@@ -48,6 +49,8 @@ class CommitFacts:
     phases_s: Mapping[str, float] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     staleness: Mapping[str, int] = field(default_factory=dict)
+    alias: str = "production"
+    gate: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,4 +132,10 @@ class JobFacts:
     @property
     def version(self) -> int:
         """Of the newest committed state; 0 where there is none."""
-        return max((past.commit.version for past in self.rounds if past.commit), default=0)
+        return self.newest.version if self.newest else 0
+
+    @property
+    def newest(self) -> CommitFacts | None:
+        """What is known of it."""
+        commits = (past.commit for past in self.rounds if past.commit)
+        return max(commits, key=lambda commit: commit.version, default=None)

@@ -90,7 +90,11 @@ class Performer:
         self, statistics: Mapping[str, Statistics], facts: JobFacts
     ) -> tuple[JobFacts, events.Published]:
         version = await asyncio.to_thread(self._publisher.initial, statistics)
-        first = RoundFacts(round=0, commit=CommitFacts(committed_s=time.time(), version=version))
+        decided = self._publisher.decision
+        first = RoundFacts(
+            round=0,
+            commit=CommitFacts(committed_s=time.time(), version=version, alias=decided.alias, gate=decided.reason),
+        )
         await asyncio.to_thread(self._publisher.commit, first)
         return facts.with_round(first), events.Published(version)
 
@@ -114,6 +118,8 @@ class Performer:
             phases_s={**asked.phases_s, Phase.PUBLISHING.value: publishing_s},
             absent=asked.absent,
             staleness=staleness(asked.updates, asked.round),
+            alias=self._publisher.decision.alias,
+            gate=self._publisher.decision.reason,
         )
         self._bytes_at_commit = bytes_now
         committed = replace(opened, commit=commit)

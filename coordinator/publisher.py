@@ -16,13 +16,17 @@ import torch
 
 from coordinator.config import JobConfig
 from coordinator.events import UpdateArrived
-from coordinator.facts import JobFacts, LocalizedFacts, RoundFacts
+from coordinator.facts import CommitFacts, JobFacts, LocalizedFacts, RoundFacts
 from coordinator.late import weights
 from coordinator.ledger import Ledger
 from coordinator.reduce import OuterStep, weighted_mean
 from geotrain.errors import ConfigError, GeotrainError, UpdateRefused
+from geotrain.program import own_version
+from geotrain.states.aliases import read_head, read_manifest
+from geotrain.states.gate import Decision, Measured, decide
 from geotrain.states.heads import fence, move_alias
 from geotrain.states.lookup import ModelLookup
+from geotrain.states.manifest import UnknownState
 from geotrain.states.publish import Tensors, write_state
 from geotrain.tasks.features import Encoding, Statistics
 from geotrain.tasks.model import build_model
@@ -68,12 +72,14 @@ def _own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 class Publisher:
     """The states of one job. What fails in `reduce` leaves the model between two states: `restore` it then.
 
-    model: the newest global state. state_bytes: written for states so far.
+    model: the newest global state. state_bytes: written for states so far. decision: which alias is to point to the
+    global state that was written last, and why.
     """
 
     def __init__(self, job: str, config: JobConfig, *, view: View, ledger: Ledger, allowed: list[str]) -> None:
         self.model: dict[str, torch.Tensor] = {}
         self.state_bytes = 0
+        self.decision = Decision("production", "")
         self._job = job
         self._config = config
         self._view = view
@@ -91,7 +97,8 @@ class Publisher:
             scopes |= {site_scope(site): 0 for site in self._config.sites if site not in facts.localized}
         for scope, version in scopes.items():
             if version:
-                self._move_alias(scope, version)
+                commit = facts.newest if scope == GLOBAL else None
+                self._move_alias(scope, version, commit)
             else:
                 fence(self._view, self._config.task.name, scope, epoch=self._ledger.epoch)
 
@@ -132,13 +139,15 @@ class Publisher:
         self.model = _own(model.state_dict())
         self._metadata = {"encoding": encoding.to_json(), "task": self._config.task.to_json()}
         self._outer = OuterStep(self._config.strategy.outer, self.model)
-        return self._write(GLOBAL, self.model.items(), {"round": 0}, self._outer.state())
+        lineage = {"round": 0} | self._decided({}, {})
+        return self._write(GLOBAL, self.model.items(), lineage, self._outer.state())
 
     def reduce(self, number: int, updates: Sequence[UpdateArrived]) -> int:
         """Write the next model. Returns its version, which is to be committed. Raises SpoolLost."""
         assert self._outer is not None
         weight = weights(updates, number, self._config.strategy.staleness_discount)
-        lineage = {"round": number, "weights": weight, "metrics": metrics(updates)}
+        measured = metrics(updates)
+        lineage = {"round": number, "weights": weight, "metrics": measured, **self._decided(measured, weight)}
         try:
             with ExitStack() as files:
                 opened = [(weight[update.site], files.enter_context(TensorFile(update.path))) for update in updates]
@@ -175,7 +184,7 @@ class Publisher:
         """From here on the round is committed, and its state the newest."""
         assert facts.commit is not None
         self._ledger.round(facts)
-        self._move_alias(GLOBAL, facts.commit.version)
+        self._move_alias(GLOBAL, facts.commit.version, facts.commit)
 
     def localized(self, update: UpdateArrived, base_version: int) -> LocalizedFacts:
         """Publish a site's own state. What the site did not adapt is the global model's, and stored once.
@@ -216,7 +225,12 @@ class Publisher:
         lineage: Mapping[str, object],
         resume: Tensors,
     ) -> int:
-        origin = {"job": self._job, "config_sha256": self._config_sha256, "consistency": self._view.consistency}
+        origin = {
+            "job": self._job,
+            "config_sha256": self._config_sha256,
+            "code": own_version(),
+            "consistency": self._view.consistency,
+        }
         written = write_state(
             self._view,
             model=self._config.task.name,
@@ -230,5 +244,29 @@ class Publisher:
         self.state_bytes += written.bytes_written
         return written.version
 
-    def _move_alias(self, scope: str, version: int) -> None:
-        move_alias(self._view, self._config.task.name, scope, version, epoch=self._ledger.epoch)
+    def _decided(self, measured: Measured, weight: Mapping[str, float]) -> dict[str, object]:
+        """Decide which alias is to point to a state that measures so. Returns what its lineage says of it."""
+        gate = self._config.gate
+        if gate is None:
+            return {}
+        try:
+            head = read_head(self._view, self._config.task.name, GLOBAL)
+            production = read_manifest(self._view, head.model, GLOBAL, head.aliases.get("production", 0))
+            current: Measured | None = production.lineage.get("metrics", {})
+        except UnknownState:
+            current = None
+        self.decision = decide(gate, measured, current, weight)
+        return {"gate": {"alias": self.decision.alias, "reason": self.decision.reason}}
+
+    def _move_alias(self, scope: str, version: int, commit: CommitFacts | None = None) -> None:
+        alias, why = (commit.alias, commit.gate) if commit else ("production", "")
+        move_alias(
+            self._view,
+            self._config.task.name,
+            scope,
+            version,
+            alias=alias,
+            epoch=self._ledger.epoch,
+            who=f"job {self._job}",
+            why=why,
+        )

@@ -48,10 +48,11 @@ or in a YAML file. `--cfg job` prints the composed configuration, `--info defaul
 
 COMMANDS_INTRODUCTION = """# The program `geotrain`
 
-What runs, why it waits, and how to pause, resume or cancel it. Made by `make generate` from the commands themselves:
-not to be edited. Where geotrain is installed it is called `geotrain`; in the source tree, `.venv/bin/python -m
-coordinator.cli`. `geotrain COMMAND --help` says the same as this page. [How to see what
-runs](../how-to/see-what-runs.md) shows it at work; [the snapshot](snapshot.md) says what the JSON means.
+What runs, why it waits, and how to pause, resume or cancel it; which model states there are, and where their aliases
+point. Made by `make generate` from the commands themselves: not to be edited. Where geotrain is installed it is called
+`geotrain`; in the source tree, `.venv/bin/python -m coordinator.cli`. `geotrain COMMAND --help` says the same as this
+page. [How to see what runs](../how-to/see-what-runs.md) shows it at work; [the snapshot](snapshot.md) says what the
+coordinator's JSON means; that of `models` has the fields of the manifests and heads in the view.
 
 """
 
@@ -108,15 +109,19 @@ def commands() -> str:
     """The reference of the program `geotrain`, as Markdown."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    text = COMMANDS_INTRODUCTION
-    for name, command in group.commands.items():
-        usage = " ".join(["geotrain", name, *(each.metavar or "" for each in command.params if _is_argument(each))])
-        rows = [f"| `{_flag(each)}` | {each.help} |" for each in command.params]
-        table = "\n".join(["| | |", "|---|---|", *rows])
-        example = (command.epilog or "").removeprefix("Example: ")
-        text += f"## `{usage}`\n\n{command.help}\n\n{table}\n\n```\n{example}\n```\n\n"
+    text = COMMANDS_INTRODUCTION + "".join(_command(["geotrain", name], each) for name, each in group.commands.items())
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
     return f"{text}## Exit codes\n\n| code | |\n|---|---|\n{codes}\n"
+
+
+def _command(names: list[str], command: Any) -> str:
+    """A command, and those under it."""
+    usage = " ".join([*names, *(each.metavar or "" for each in command.params if _is_argument(each))])
+    rows = [f"| `{_flag(each)}` | {each.help} |" for each in command.params]
+    table = "\n".join(["| | |", "|---|---|", *rows])
+    example = (command.epilog or "").removeprefix("Example: ")
+    text = f"## `{usage}`\n\n{command.help}\n\n{table}\n\n```\n{example}\n```\n\n"
+    return text + "".join(_command([*names, name], each) for name, each in getattr(command, "commands", {}).items())
 
 
 def _is_argument(parameter: Any) -> bool:
@@ -158,7 +163,7 @@ def descriptions(config: type) -> dict[str, str]:
     """What the docstrings of a dataclass and its bases say of each field. Raises SystemExit for one without a line."""
     found: dict[str, str] = {}
     for kind in reversed(config.__mro__):
-        for line in re.sub(r"\n {8,}", " ", kind.__doc__ or "").splitlines():
+        for line in re.sub(r"\n {6,}", " ", kind.__doc__ or "").splitlines():
             name, colon, text = line.strip().partition(": ")
             if colon and name.isidentifier():
                 found[name] = text

@@ -21,6 +21,7 @@ from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
 from sim.config import SimConfig
 from sim.flights import KEYS
 from sim.history import History
+from sim.ingest import live_sets
 from sim.live import Screen
 from sim.measure import Measured, measure, undeclared_records
 from sim.page import write_page
@@ -48,7 +49,8 @@ def run(config: SimConfig) -> float:
         with clock.step("reach the cluster", screen):
             screen.say(f"{'simulated ' * config.cluster.simulated}cluster at {regions.start_cluster()}")
         with regions.connect() as view:
-            before = undeclared_records(view, DECLARED_SETS)
+            declared = DECLARED_SETS | live_sets(config.task)
+            before = undeclared_records(view, declared)
             with clock.step("start the programs", screen):
                 coordinator = regions.start_coordinator()
                 regions.start_agents(coordinator)
@@ -59,7 +61,7 @@ def run(config: SimConfig) -> float:
                 history, peak_bytes = asyncio.run(_job(config, coordinator, processes, screen))
             with clock.step("look states up", screen):
                 measured = measure(view, config.task, {site: regions.data_dir(site) for site in history.localized})
-                after = undeclared_records(view, DECLARED_SETS)
+                after = undeclared_records(view, declared)
         with clock.step("stop the programs", screen):
             processes.stop()
         with clock.step("look for rows in what left the sites", screen):

@@ -1,5 +1,5 @@
 """A site's own systems: put its local datasets into its folder, and tell all sites through the view what became of its
-flights. Knows no training. `python -m sim.ingest --site ewr ...`, one process a site."""
+flights, also by key for the task that looks it up. `python -m sim.ingest --site ewr ...`, one process a site."""
 
 import argparse
 import json
@@ -8,7 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from geotrain.errors import GeotrainError
-from geotrain.program import exit_with
+from geotrain.program import config_from_json, exit_with
+from geotrain.serving.features import live_features, live_sources
+from geotrain.serving.live import LiveWriter
+from geotrain.tasks.config import TaskConfig
 from geotrain.view.config import ViewConfig
 from geotrain.view.connect import View, connect
 from geotrain.view.write import write
@@ -29,10 +32,17 @@ def first_days(data: SiteData, days_a_month: int) -> SiteData:
     )
 
 
-def ingest_site(view: View, data: SiteData) -> None:
-    """Write what the site tells of its flights, and where it last saw its aircraft."""
+def ingest_site(view: View, data: SiteData, task: TaskConfig) -> None:
+    """Write what the site tells of its flights, for joins and for looking up, and where it last saw its aircraft."""
     write(view, data.legs, "legs", KEYS["legs"])
+    if live_sets(task):
+        LiveWriter(view, task, "legs").write(data.legs, KEYS["legs"])
     write(view, data.aircraft, "aircraft", KEYS["aircraft"])
+
+
+def live_sets(task: TaskConfig) -> set[str]:
+    """The sets of the view in which the sites keep, by key, what the task takes from the legs."""
+    return {features.set_name for features in live_features(task, live_sources(task) & {"legs"})}
 
 
 def ingest_shared(view: View) -> None:
@@ -46,13 +56,14 @@ def main() -> None:
     parser.add_argument("--site", required=True)
     parser.add_argument("--folder", required=True, type=Path, help="the site's data folder")
     parser.add_argument("--days-a-month", required=True, type=int, help="how many days of every month are used")
+    parser.add_argument("--task", required=True, help="the task, as JSON")
     parser.add_argument("--view", required=True, type=json.loads, help="fields of the view's configuration, as JSON")
     arguments = parser.parse_args()
     data = first_days(site_data(arguments.site), arguments.days_a_month)
     try:
         write_local(data, arguments.folder)
         with connect(ViewConfig(**arguments.view)) as view:
-            ingest_site(view, data)
+            ingest_site(view, data, config_from_json(TaskConfig, arguments.task))
     except GeotrainError as error:
         exit_with(error)
     print(f"{len(data.flights)} flights stay here, {len(data.legs)} legs told to all", flush=True)

@@ -89,6 +89,7 @@ class Regions:
                 f"--site={site}",
                 f"--folder={self.data_dir(site)}",
                 f"--days-a-month={self._config.days_a_month}",
+                f"--task={self._config.task.to_json()}",
                 f"--view={json.dumps(asdict(self._view(site)))}",
                 ends=True,
             )

@@ -1,1 +1,1 @@
-"""The program `geotrain`: shows what runs, and pauses, resumes and cancels jobs."""
+"""The program `geotrain`: shows what runs and which model states there are; changes jobs and aliases."""

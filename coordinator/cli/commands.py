@@ -1,39 +1,35 @@
 """The commands of `geotrain`: each reads the leader's snapshot, or asks it to change a job, and prints what it says."""
 
 import asyncio
-import json
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
 
-from coordinator.cli import client, show
+from coordinator.cli import client, models, show
+from coordinator.cli.output import print_either
 from geotrain.errors import GeotrainError
 from geotrain.program import exit_with
 from geotrain.rpc.tls import OPERATOR, Identity, TlsConfig, load
-
-# What is piped to a file or a program is not broken into lines.
-PIPED_COLUMNS = 1000
 
 EXIT_CODES = {
     0: "done",
     1: "an error that has no code of its own",
     2: "the command line is wrong",
-    client.NoCoordinator.exit_code: "no coordinator answers, or none leads",
-    client.NoSuchJob.exit_code: "no such job, or no such round of it",
+    client.NoCoordinator.exit_code: "no coordinator answers, or none leads; no view, or one that can't be relied on",
+    client.NoSuchJob.exit_code: "no such job, round or model state; a file that can't be read",
     client.Refused.exit_code: "the coordinator refused, and said why",
     130: "interrupted by Ctrl-C",
 }
 
 app = typer.Typer(
     name="geotrain",
-    help="Show what the coordinator does, and pause, resume or cancel its jobs.",
+    help="Show what the coordinator does, pause, resume or cancel its jobs; show model states, and move aliases.",
     epilog=f"Exit codes: {'; '.join(f'{code}: {meaning}' for code, meaning in EXIT_CODES.items())}.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(models.app)
 
 Coordinator = Annotated[
     str,
@@ -66,7 +62,7 @@ def status(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
     """
     found = client.look(_addresses(coordinator))
     shown = found.leader or next(iter(found.snapshots))
-    _print(found.snapshots[shown], show.status(found.snapshots, found.leader, found.failures), as_json)
+    print_either(found.snapshots[shown], show.status(found.snapshots, found.leader, found.failures), as_json)
     if found.leader is None:
         raise typer.Exit(client.NoCoordinator.exit_code)
 
@@ -75,21 +71,21 @@ def status(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
 def jobs(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
     """The jobs that run, wait, are paused, or have ended since the coordinator leads: where each stands, and why."""
     _, seen = client.leading(_addresses(coordinator))
-    _print(seen["jobs"], show.jobs(seen), as_json)
+    print_either(seen["jobs"], show.jobs(seen), as_json)
 
 
 @app.command(epilog="Example: geotrain rounds flights-20260102-101500-ab12")
 def rounds(job: JobName, coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
     """A job's rounds: version, rows, seconds, bytes, losses, and the sites that were not in them."""
     found = client.job(_addresses(coordinator), job)
-    _print(found, show.rounds(found), as_json)
+    print_either(found, show.rounds(found), as_json)
 
 
 @app.command(epilog="Example: geotrain sites")
 def sites(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
     """The sites: whether each one's agent is here, when it was heard last, what it does; of one that is gone, why."""
     _, seen = client.leading(_addresses(coordinator))
-    _print(seen["sites"], show.sites(seen), as_json)
+    print_either(seen["sites"], show.sites(seen), as_json)
 
 
 @app.command(epilog="Example: geotrain explain flights-20260102-101500-ab12 3")
@@ -114,7 +110,7 @@ def explain(
     happened = [event for event in client.job_events(addresses, job) if event["round"] == number]
     happened = list(filter(show.Story().tells, happened))
     standing = [] if past["commit"] else found["standing"]
-    _print({**past, "standing": standing, "events": happened}, show.explain(found, past, happened), as_json)
+    print_either({**past, "standing": standing, "events": happened}, show.explain(found, past, happened), as_json)
 
 
 @app.command(epilog="Example: geotrain logs flights-20260102-101500-ab12 --follow")
@@ -134,14 +130,14 @@ def logs(
         asyncio.run(_follow(addresses, job, tls, as_json))
         return
     for event in filter(show.Story().tells, client.job_events(addresses, job)):
-        _print(event, show.event_line(event), as_json, indent=None)
+        print_either(event, show.event_line(event), as_json, indent=None)
 
 
 async def _follow(addresses: list[str], job: str, tls: str, as_json: bool) -> None:
     story = show.Story()
     async for event in client.follow(addresses, job, _identity(tls)):
         if story.tells(event):
-            _print(event, show.event_line(event), as_json, indent=None)
+            print_either(event, show.event_line(event), as_json, indent=None)
 
 
 @app.command(epilog="Example: geotrain pause flights-20260102-101500-ab12 --reason 'maintenance at ewr'")
@@ -170,7 +166,7 @@ def cancel(
 
 def _control(action: str, job: str, reason: str, coordinator: str, tls: str, as_json: bool) -> None:
     now = client.control(_addresses(coordinator), job, action, reason, _identity(tls))
-    _print(now, show.controlled(now), as_json)
+    print_either(now, show.controlled(now), as_json)
 
 
 def _identity(tls: str) -> Identity | None:
@@ -182,13 +178,6 @@ def _addresses(coordinator: str) -> list[str]:
     if not found:
         raise typer.BadParameter("no address: HOST:PORT is needed", param_hint="--coordinator")
     return found
-
-
-def _print(seen: Any, shown: RenderableType, as_json: bool, *, indent: int | None = 2) -> None:
-    if as_json:
-        print(json.dumps(seen, indent=indent), flush=True)
-        return
-    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(shown, highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -27,7 +27,7 @@ def status(snapshots: dict[str, Json], leader: str | None, failures: dict[str, s
     parts: list[RenderableType] = [_coordinators(snapshots, failures)]
     if leader is not None and snapshots[leader]["coordinator"]["ready"]:
         seen = snapshots[leader]
-        parts += [_title("sites"), sites(seen), _title("jobs"), jobs(seen)]
+        parts += [title("sites"), sites(seen), title("jobs"), jobs(seen)]
     return Group(*parts)
 
 
@@ -46,14 +46,14 @@ def sites(seen: Json) -> RenderableType:
     if not seen["sites"]:
         return Text("  no agent has connected yet", DIM)
     now_s = seen["time_s"]
-    table = _table("site", "state", ">for", ">heard", "*does")
+    table = table_of("site", "state", ">for", ">heard", "*does")
     for site in seen["sites"]:
         since = lasting(now_s - site["since_s"]) if site["since_s"] else ""
         heard = f"{lasting(now_s - site['heard_s'])} ago" if site["heard_s"] else ""
         does = [_work(work) for work in site["work"] if work["phase"] != "idle"]
         if site["state"] != "here":
             does.insert(0, site["reason"])
-        _row(table, site["site"], site["state"], since, heard, "; ".join(does) or "nothing now")
+        row(table, site["site"], site["state"], since, heard, "; ".join(does) or "nothing now")
     return table
 
 
@@ -87,24 +87,24 @@ def rounds(job: Json) -> RenderableType:
     """A job's rounds, a line each, and its sites' own states."""
     parts: list[RenderableType] = [_headline(job)]
     if job["history"]:
-        table = _table(">round", ">version", ">rows", ">seconds", ">up", ">down", "*loss", "*without")
+        table = table_of(">round", ">version", ">rows", ">seconds", ">up", ">down", "*loss", "*without")
         for past in job["history"]:
             commit, cut = past["commit"], past["cut"]
             rows = _count(cut and cut["rows"])
             if commit is None:
-                _row(table, str(past["round"]), "open", rows, "", "", "", "", "")
+                row(table, str(past["round"]), "open", rows, "", "", "", "", "")
                 continue
             loss = ", ".join(f"{site} {_measure(each['loss'])}" for site, each in sorted(commit["metrics"].items()))
             counts = (size(commit["bytes_up"]), size(commit["bytes_down"]))
             without = ", ".join(sorted(commit["absent"]))
             cells = (str(commit["version"]), rows, f"{commit['seconds']:.1f}", *counts, loss, without)
-            _row(table, str(past["round"]), *cells)
+            row(table, str(past["round"]), *cells)
         parts.append(table)
     if job["localized"]:
-        table = _table("site's own state", ">samples", "*metrics")
+        table = table_of("site's own state", ">samples", "*metrics")
         for own in job["localized"]:
             metrics = ", ".join(f"{name} {_measure(value)}" for name, value in sorted(own["metrics"].items()))
-            _row(table, f"{job['model']}/site/{own['site']}@{own['version']}", _count(own["samples"]), metrics)
+            row(table, f"{job['model']}/site/{own['site']}@{own['version']}", _count(own["samples"]), metrics)
         parts.append(table)
     return Group(*parts)
 
@@ -128,6 +128,8 @@ def explain(job: Json, past: Json, happened: Sequence[Json]) -> RenderableType:
         head = f"round {past['round']} of {job['job']}: committed as version {commit['version']}"
         facts.append(("committed", f"{clock(commit['committed_s'])}, closed after {commit['seconds']:.1f} s"))
         facts.append(("why it closed", commit["reason"]))
+        if commit["gate"]:
+            facts.append((f"why {commit['alias']}", commit["gate"]))
         spent = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in commit["phases_s"].items())
         facts.append(("seconds", spent or "not known"))
         facts.append(("bytes", f"{size(commit['bytes_up'])} up, {size(commit['bytes_down'])} down, of all sites"))
@@ -146,35 +148,33 @@ def explain(job: Json, past: Json, happened: Sequence[Json]) -> RenderableType:
         Text(head, "bold"),
         Padding(grid, (0, 0, 1, 2), expand=False),
         members,
-        _title("what happened"),
+        title("what happened"),
         *(Padding(line, (0, 0, 0, 2), expand=False) for line in story),
     )
 
 
 def _committed_sites(job: Json, commit: Json) -> Table:
-    table = _table("site", "in it", ">weight", ">share", ">loss", "*why")
+    table = table_of("site", "in it", ">weight", ">share", ">loss", "*why")
     total = sum(commit["weights"].values())
     staleness = commit.get("staleness", {})
     for site in sorted({*job["sites"], *commit["weights"]}):
         if site not in commit["weights"]:
-            _row(table, site, "no", "", "", "", commit["absent"].get(site, "not known"))
+            row(table, site, "no", "", "", "", commit["absent"].get(site, "not known"))
             continue
         weight = commit["weights"][site]
         late = f"trained for the round {staleness[site]} before" if site in staleness else ""
         loss = commit["metrics"].get(site, {}).get("loss")
-        _row(
-            table, site, "yes", f"{weight:,.10g}", f"{weight / total:.1%}", "" if loss is None else f"{loss:.4f}", late
-        )
+        row(table, site, "yes", f"{weight:,.10g}", f"{weight / total:.1%}", "" if loss is None else f"{loss:.4f}", late)
     return table
 
 
 def _open_sites(job: Json) -> RenderableType:
     if not job["standing"]:
         return Text("  it does not run now: no site is asked for anything", DIM)
-    table = _table("site", "stands", "does", ">loss", "*why")
+    table = table_of("site", "stands", "does", ">loss", "*why")
     for site in job["standing"]:
         loss = "" if site["loss"] is None else f"{site['loss']:.4f}"
-        _row(table, site["site"], site["standing"], site["phase"] or "", loss, site["reason"])
+        row(table, site["site"], site["standing"], site["phase"] or "", loss, site["reason"])
     return table
 
 
@@ -202,7 +202,7 @@ class Story:
         return stands != before
 
 
-def _title(text: str) -> Text:
+def title(text: str) -> Text:
     return Text(f"\n{text}", "bold")
 
 
@@ -214,7 +214,7 @@ def _count(number: int | None) -> str:
     return f"{number:,}" if number else ""
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     """A table; `>` before a column's name: right-aligned; `*`: takes what width is left, and wraps."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
@@ -229,6 +229,6 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _row(table: Table, *cells: str) -> None:
+def row(table: Table, *cells: str) -> None:
     """Text as it is, never as markup; words of a state in their colour."""
     table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in cells))

@@ -9,34 +9,68 @@ from collections.abc import Callable
 from typing import Any
 
 from geotrain.errors import Fenced, ViewError
-from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, head_key
+from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, UnknownState, head_key, reference
 from geotrain.view.connect import Conflict, Record, View
 from geotrain.view.refusals import InDoubt
 from geotrain.view.retry import pauses
 
 Bins = dict[str, Any]
 
+MAX_HISTORY = 20  # moves of aliases that a head remembers
+
 
 def move_alias(
-    view: View, model: str, scope: str, version: int, *, alias: str = "production", epoch: int | None = None
+    view: View,
+    model: str,
+    scope: str,
+    version: int,
+    *,
+    alias: str = "production",
+    epoch: int | None = None,
+    who: str = "",
+    why: str = "",
 ) -> None:
-    """Points the alias to the version.
+    """Points the alias to the version, and notes who did it and why.
 
-    A reader of the alias sees the state before or this one, whole. Where it points to a higher version, it stays there.
-    Raises Fenced where a coordinator of a later epoch was here.
+    A reader of the alias sees the state before or this one, whole. Where it points to a higher version, or was rolled
+    back from one, it stays where it is. Raises Fenced where a coordinator of a later epoch was here, UnknownState where
+    the version was removed.
     """
 
     def moved(head: Bins) -> Bins:
-        aliases = head["aliases"]
-        highest = max(version, aliases.get(alias, 0))  # by a write of ours in doubt, or by a later publisher
-        return {"newest": max(head["newest"], version), "aliases": {**aliases, alias: highest}}
+        check_counts(head, version)
+        reached = head.get("reached", {}).get(alias, 0)
+        if version <= max(head["aliases"].get(alias, 0), reached):  # by a write of ours in doubt, or by someone later
+            return {"newest": max(head["newest"], version)}
+        return {"newest": max(head["newest"], version)} | pointed(head, alias, version, who, why)
 
-    _change(view, model, scope, epoch, moved)
+    change_head(view, model, scope, moved, epoch=epoch)
+
+
+def pointed(head: Bins, alias: str, version: int, who: str, why: str) -> Bins:
+    """Returns the bins of a head whose alias points to the version now."""
+    before = head["aliases"].get(alias, 0)
+    note = {"alias": alias, "from": before, "to": version, "at_s": time.time(), "who": who, "why": why}
+    return {"aliases": {**head["aliases"], alias: version}, "history": [*head.get("history", []), note][-MAX_HISTORY:]}
+
+
+def removed(head: Bins, version: int) -> bool:
+    """Whether the version was given up by `collect`: it is gone, or will be as soon as readers had their grace."""
+    return bool(0 < version <= head.get("removed_to", 0) and version not in head.get("kept", []))
+
+
+def check_counts(head: Bins, version: int) -> None:
+    """Raises UnknownState for a version that was removed."""
+    if removed(head, version):
+        raise UnknownState(
+            f"{reference(head['model'], head['scope'], version)} was removed: no alias and no pin needed it",
+            "publish it again, or import it from a file",
+        )
 
 
 def fence(view: View, model: str, scope: str, *, epoch: int) -> None:
     """Keeps coordinators of an earlier epoch from publishing in the scope, from here on. Raises Fenced for a later."""
-    _change(view, model, scope, epoch, lambda _: {})
+    change_head(view, model, scope, lambda _: {}, epoch=epoch)
 
 
 def write_manifest(view: View, fields: dict[str, Any], epoch: int | None) -> tuple[int, int]:
@@ -81,18 +115,26 @@ def _was_left(found: Record, left: Manifest, manifest: Manifest, epoch: int | No
     return bool(found.bins["epoch"] < epoch) or left.lineage.get("job", "") == manifest.lineage.get("job")
 
 
-def _change(view: View, model: str, scope: str, epoch: int | None, change: Callable[[Bins], Bins]) -> None:
+def change_head(
+    view: View, model: str, scope: str, change: Callable[[Bins], Bins], *, epoch: int | None = None
+) -> Bins:
+    """Changes bins of a head by compare-and-set, over and over until nobody came between. Returns the head.
+
+    Who changes nothing, writes nothing. Raises Fenced where a coordinator of a later epoch was here, and what `change`
+    raises.
+    """
     key = head_key(model, scope)
     for pause_s in pauses(view.config.ride_through_s):
         head = view.get(ALIASES, key, reads="linearizable")
         _check_epoch(head, epoch, key)
-        known = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
+        known: Bins = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
         bins = known | change(known) | _signed(epoch)
-        if head and bins == known:
-            return
+        if bins == known:
+            return known
+        bins["changes"] = known.get("changes", 0) + 1  # a reader knows by it a copy that lags
         try:
             view.put(ALIASES, key, bins, generation=head.generation if head else 0)
-            return
+            return bins
         except (Conflict, InDoubt) as error:
             last = error
             time.sleep(pause_s)

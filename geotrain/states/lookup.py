@@ -1,17 +1,22 @@
 """Looks model states up in the view, whole or not at all. Knows nothing of how they were made."""
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import islice, zip_longest
+from itertools import islice
 from threading import Lock
 from types import MappingProxyType
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 
+from geotrain.dtypes import DTYPES
 from geotrain.errors import ViewError
+from geotrain.states.cache import StateCache
 from geotrain.states.manifest import (
     ALIASES,
     MANIFESTS,
@@ -27,17 +32,12 @@ from geotrain.states.tensors import from_parts
 from geotrain.view.connect import Record, View
 from geotrain.view.query import read_set
 
+logger = logging.getLogger(__name__)
+
 PARTS_PER_BATCH = 16  # of half a MiB at most
-
-
-def _verified(part: str, record: Record | None) -> bytes:
-    data: bytes = record.bins["data"] if record else b""
-    if sha256(data).hexdigest() != part:
-        raise ViewError(
-            f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
-            "delete that record where it exists, then publish the state again",
-        )
-    return data
+BATCHES_AT_ONCE = 2  # one is on its way while the other is verified
+Bytes = bytes | memoryview
+HEAD_BINS = ("newest", "aliases", "changes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +53,90 @@ class State:
 
 
 class ModelLookup:
-    """The states of one scope, by alias or version. Threads may share it: they see a version or the next, whole."""
+    """The states of one scope, by alias or version. Threads may share it: they see a version or the next, whole.
 
-    def __init__(self, view: View, model: str, scope: str = "global", alias: str = "production") -> None:
-        check_names(model, scope, alias)
+    fall_back: the scope whose state is taken where there is none yet. cache: what it holds is not fetched again, and
+    what is fetched is kept there; None: states are held in memory only.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        model: str,
+        scope: str = "global",
+        alias: str = "production",
+        *,
+        fall_back: str | None = None,
+        cache: StateCache | None = None,
+    ) -> None:
+        self._scopes = [scope] if fall_back is None else [scope, fall_back]
+        for name in self._scopes:
+            check_names(model, name, alias)
         self._view = view
         self._model = model
-        self._scope = scope
         self._alias = alias
+        self._cache = cache
         self._held: WeakValueDictionary[TensorEntry, torch.Tensor] = WeakValueDictionary()
+        self._heads: dict[str, dict[str, Any]] = {}
+        self._heads_lock = Lock()
         self._current: State | None = None
         self._lock = Lock()
 
     def latest(self) -> State:
         """Returns the state that the alias points to now: one small read where it has not moved since the last call.
 
-        Raises UnknownState where there is none.
+        It never goes back to an earlier version but by a rollback. Raises UnknownState where there is none.
         """
-        current, version = self._current, self._version()
-        if current is not None and current.manifest.version == version:
+        current, newest = self._current, self._newest()
+        if current is not None and newest == (current.manifest.scope, current.manifest.version):
             return current
         with self._lock:
-            version = self._version()  # again: while this thread waited, another may have gone further
-            if self._current is not None and self._current.manifest.version == version:
+            return self._follow()
+
+    def _follow(self) -> State:
+        """Go where the alias points."""
+        while True:
+            newest = self._newest()  # again: while this thread waited, another may have gone further
+            if self._current is not None and newest == (self._current.manifest.scope, self._current.manifest.version):
                 return self._current
-            state = self._state(version)
+            try:
+                state = self._state(*newest)
+            except ViewError:
+                if newest == self._newest():
+                    raise
+                continue  # it was replaced and collected while we read it
+            self._keep(state)
             self._current = replace(state, bytes_read=0)
             return state
 
+    def _keep(self, state: State) -> None:
+        if self._cache is not None:
+            try:
+                self._cache.keep(state.manifest, self._scopes[0], self._alias)
+            except OSError as error:
+                logger.warning("the state %s can't be kept on disk: %s", state.manifest.reference, error)
+
     def at(self, version: int) -> State:
         """Returns one version. Raises UnknownState where there is none, or none yet that counts."""
-        head = self._head()
-        if version > (head.bins["newest"] if head else 0):  # what stands there may still be written over
-            raise self._unknown(version)
-        return self._state(version)
+        scope = self._scopes[0]
+        head = self._head(scope)
+        if head is None or version > head["newest"]:  # what stands there may still be written over
+            raise self._unknown(scope, version)
+        return self._state(scope, version)
 
-    def _state(self, version: int) -> State:
-        record = self._view.get(MANIFESTS, reference(self._model, self._scope, version))
+    def _state(self, scope: str, version: int) -> State:
+        key = reference(self._model, scope, version)
+        # The rack's own copy may lag while nodes come and go.
+        record = self._view.get(MANIFESTS, key) or self._view.get(MANIFESTS, key, reads="linearizable")
         if record is None:
-            raise self._unknown(version)
+            raise self._unknown(scope, version)
         data = record.bins["manifest"]
-        manifest = Manifest.from_bytes(data)
+        try:
+            manifest = Manifest.from_bytes(data)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ViewError(f"record {MANIFESTS}/{key} is damaged: {error}", "publish the state again") from error
+        if unknown := {entry.dtype for entry in manifest.tensors.values()} - DTYPES.keys():
+            raise ViewError(f"{key} has tensors of the types {', '.join(sorted(unknown))}", "upgrade geotrain here")
         tensors, bytes_read = self._tensors(manifest.tensors)
         return State(manifest, MappingProxyType(tensors), len(data) + bytes_read)
 
@@ -104,48 +147,117 @@ class ModelLookup:
     def _tensors(self, named: Mapping[str, TensorEntry]) -> tuple[dict[str, torch.Tensor], int]:
         """Returns the tensors, and how many bytes had to be read for them."""
         entries = dict.fromkeys(named.values())
-        tensors = {entry: held for entry in entries if (held := self._held.get(entry)) is not None}
+        tensors = {entry: held for entry in entries if (held := self._here(entry)) is not None}
         missing = [entry for entry in entries if entry not in tensors]
-        stream = self._fetch([part for entry in missing for part in entry.parts])
-        tensors |= {entry: from_parts(entry, islice(stream, len(entry.parts))) for entry in missing}
+        source = _Parts(self._view, self._similar(entries))
+        try:
+            tensors |= self._fetched(missing, source, self._cache)
+        except OSError as error:
+            logger.warning("tensors can't be kept on disk, and are held in memory: %s", error)
+            tensors |= self._fetched(missing, source, None)
         self._held.update(tensors)
-        bytes_read = sum(tensors[entry].nbytes for entry in missing)
-        return {name: tensors[entry] for name, entry in named.items()}, bytes_read
+        return {name: tensors[entry] for name, entry in named.items()}, source.bytes_read
 
-    def _head(self) -> Record | None:
-        return self._view.get(ALIASES, head_key(self._model, self._scope))
+    def _here(self, entry: TensorEntry) -> torch.Tensor | None:
+        held = self._held.get(entry)
+        return self._cache.tensor(entry) if held is None and self._cache is not None else held
 
-    def _unknown(self, version: int) -> UnknownState:
-        return UnknownState(f"there is no model state {reference(self._model, self._scope, version)}", self._known())
+    def _similar(self, entries: Mapping[TensorEntry, None]) -> Mapping[str, memoryview]:
+        """The parts of the current state's tensors that are about to be replaced: few of them may have changed."""
+        if self._cache is None or self._current is None:
+            return {}
+        return self._cache.parts(entry for entry in self._current.manifest.tensors.values() if entry not in entries)
 
-    def _version(self) -> int:
-        head = self._head()
-        if head is None or not head.bins["newest"]:
-            raise UnknownState(f"model {self._model} has no state in scope {self._scope}", self._known())
-        aliases = head.bins["aliases"]
-        if self._alias not in aliases:
-            raise UnknownState(
-                f"{self._model}/{self._scope} has no alias {self._alias}", f"use one of: {', '.join(sorted(aliases))}"
-            )
-        return int(aliases[self._alias])
+    @staticmethod
+    def _fetched(
+        missing: Sequence[TensorEntry], source: "_Parts", cache: StateCache | None
+    ) -> dict[TensorEntry, torch.Tensor]:
+        keep = from_parts if cache is None else cache.write
+        with ThreadPoolExecutor(BATCHES_AT_ONCE) as pool:
+            stream = source.read([part for entry in missing for part in entry.parts], pool)
+            return {entry: keep(entry, islice(stream, len(entry.parts))) for entry in missing}
 
-    def _fetch(self, parts: Sequence[str]) -> Iterator[bytes]:
-        """Yields each part, verified; a batch is read while the one before is used, and only these are in memory."""
-        batches = [parts[at : at + PARTS_PER_BATCH] for at in range(0, len(parts), PARTS_PER_BATCH)]
-        with ThreadPoolExecutor(1) as pool:  # it has no thread until there is a second batch
-            ahead = None
-            for batch, following in zip_longest(batches, batches[1:]):
-                records = ahead.result() if ahead else self._read(batch)
-                ahead = pool.submit(self._read, following) if following else None
-                for part in batch:
-                    yield _verified(part, records[part])
+    def _newest(self) -> tuple[str, int]:
+        """Returns the scope and the version that the alias points to."""
+        for scope in self._scopes:
+            head = self._head(scope)
+            if head is not None and self._alias in head["aliases"]:
+                return scope, int(head["aliases"][self._alias])
+        raise self._no_state(head)
 
-    def _read(self, parts: Sequence[str]) -> dict[str, Record | None]:
-        keys = list(dict.fromkeys(parts))
-        return dict(zip(keys, self._view.get_many(TENSORS, keys), strict=True))
+    def _head(self, scope: str) -> dict[str, Any] | None:
+        record = self._view.get(ALIASES, head_key(self._model, scope), HEAD_BINS)
+        if record is None:
+            return None
+        with self._heads_lock:
+            known = self._heads.get(scope)
+            if known is not None and record.bins.get("changes", 0) < known.get("changes", 0):
+                return known  # this one is from a copy that lags
+            self._heads[scope] = record.bins
+            return record.bins
+
+    def _no_state(self, head: dict[str, Any] | None) -> UnknownState:
+        if head is None or not head["newest"]:
+            scopes = " or ".join(self._scopes)
+            return UnknownState(f"model {self._model} has no state in scope {scopes}", self._known())
+        aliases = ", ".join(sorted(head["aliases"]))
+        return UnknownState(f"{self._model}/{self._scopes[-1]} has no alias {self._alias}", f"use one of: {aliases}")
+
+    def _unknown(self, scope: str, version: int) -> UnknownState:
+        return UnknownState(f"there is no model state {reference(self._model, scope, version)}", self._known())
 
     def _known(self) -> str:
         """What there is instead, for whoever asked for something that there is not."""
         rows = read_set(self._view, ALIASES, ["model", "scope", "newest"])
         states = sorted(reference(row["model"], row["scope"], row["newest"]) for row in rows if row["newest"])
         return f"the newest of each scope: {', '.join(states)}" if states else "publish one first"
+
+
+class _Parts:
+    """Parts of tensors, verified: those at hand, all others from the view. bytes_read: from the view, so far."""
+
+    def __init__(self, view: View, at_hand: Mapping[str, memoryview]) -> None:
+        self.bytes_read = 0
+        self._view = view
+        self._at_hand = at_hand
+
+    def read(self, parts: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[Bytes]:
+        """Yields each part in turn; only a few batches of them are in memory."""
+        batches = deque(parts[at : at + PARTS_PER_BATCH] for at in range(0, len(parts), PARTS_PER_BATCH))
+        under_way: deque[tuple[Sequence[str], Future[dict[str, Bytes]]]] = deque()
+        while batches or under_way:
+            while batches and len(under_way) < BATCHES_AT_ONCE:
+                batch = batches.popleft()
+                under_way.append((batch, pool.submit(self._batch, batch)))
+            batch, future = under_way.popleft()
+            found = future.result()
+            self.bytes_read += sum(len(data) for part, data in found.items() if part not in self._at_hand)
+            yield from (found[part] for part in batch)
+
+    def _batch(self, parts: Sequence[str]) -> dict[str, Bytes]:
+        found: dict[str, Bytes] = {part: self._at_hand[part] for part in parts if part in self._at_hand}
+        missing = [part for part in dict.fromkeys(parts) if part not in found]
+        if missing:
+            found |= self._whole(missing, self._view.get_many(TENSORS, missing))
+        # The rack's own copies may lag while nodes come and go, or be damaged.
+        if missing := [part for part in missing if part not in found]:
+            logger.warning(
+                "%d records of %s are not whole in this rack, and are read where they were written",
+                len(missing),
+                TENSORS,
+            )
+            records = self._view.get_many(TENSORS, missing, reads="linearizable")
+            found |= self._whole(missing, records)
+            for part, record in zip(missing, records, strict=True):
+                if part not in found:
+                    raise ViewError(
+                        f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
+                        "delete that record where it exists, then publish the state again",
+                    )
+        return found
+
+    @staticmethod
+    def _whole(parts: Sequence[str], records: Sequence[Record | None]) -> dict[str, Bytes]:
+        """The parts whose bytes are those that their names say."""
+        read = {part: record.bins["data"] for part, record in zip(parts, records, strict=True) if record}
+        return {part: data for part, data in read.items() if sha256(data).hexdigest() == part}

@@ -19,12 +19,17 @@ TENSORS = "gt_tensors"
 MANIFESTS = "gt_manifests"
 ALIASES = "gt_aliases"
 
+# So long nothing is removed that was written last, and whoever reads a version that was given up may go on with it.
+GRACE_S = 3600.0
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _SCOPE = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
 
 
 class UnknownState(ViewError):
     """No such model, scope, alias or version in the view."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,11 @@ class Manifest:
     def reference(self) -> str:
         """`flights/site/ewr@3`"""
         return reference(self.model, self.scope, self.version)
+
+    @property
+    def parts(self) -> set[str]:
+        """All that it names."""
+        return {part for entries in (self.tensors, self.resume) for entry in entries.values() for part in entry.parts}
 
     def to_bytes(self) -> bytes:
         return json.dumps({"format": FORMAT} | asdict(self)).encode()

@@ -3,18 +3,21 @@
 Knows nothing of how the state was made.
 """
 
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from geotrain.errors import ViewError
 from geotrain.states.heads import move_alias, write_manifest
-from geotrain.states.manifest import TENSORS, TensorEntry, check_names, reference
+from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, reference
 from geotrain.states.tensors import to_parts
 from geotrain.view.connect import View
+from geotrain.view.removal import renew
 
 # The server is at its best with records up to 128 KiB; half of its default limit costs fewer trips over the ocean.
 MAX_PART_BYTES = 512 * 1024
@@ -94,6 +97,7 @@ def write_state(
         "metadata": metadata,
     }
     version, manifest_bytes = write_manifest(view, fields, epoch)
+    writer.check_grace()
     return Published(version, reference(model, scope, version), writer.bytes_written + manifest_bytes)
 
 
@@ -102,6 +106,7 @@ class _PartWriter:
 
     def __init__(self, view: View, pool: ThreadPoolExecutor) -> None:
         self.bytes_written = 0
+        self._began_s = time.monotonic()
         self._view = view
         self._pool = pool
         self._part_bytes = min(MAX_PART_BYTES, view.max_record_bytes - RECORD_OVERHEAD_BYTES)
@@ -125,10 +130,25 @@ class _PartWriter:
         self._write_next()
         self._wait_for(0)
 
+    def check_grace(self) -> None:
+        """Makes sure, once the manifest is written, that no part was removed before. Raises ViewError where one was."""
+        if time.monotonic() - self._began_s > GRACE_S / 4 and self._gone(self._seen):
+            raise ViewError(
+                "parts of the state were removed while it was written, which took too long", "publish it again"
+            )
+
+    def _gone(self, parts: Collection[str]) -> set[str]:
+        """Those that the view has no more; the others stay for half of the grace at least."""
+        names = list(parts)
+        is_there = renew(self._view, TENSORS, names, GRACE_S / 2)
+        return {part for part, there in zip(names, is_there, strict=True) if not there}
+
     def _write_next(self) -> None:
         parts, self._next = self._next, {}
-        for (part, data), exists in zip(parts.items(), self._view.exist(TENSORS, list(parts)), strict=True):
-            if not exists:
+        held = {part for part, exists in zip(parts, self._view.exist(TENSORS, list(parts)), strict=True) if exists}
+        held -= self._gone(held)
+        for part, data in parts.items():
+            if part not in held:
                 self._wait_for(MAX_UNDER_WAY - 1)
                 self._under_way.append(self._pool.submit(self._write, part, data))
                 self.bytes_written += len(data)

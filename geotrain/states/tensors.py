@@ -24,7 +24,7 @@ def to_parts(name: str, tensor: torch.Tensor, part_bytes: int) -> tuple[TensorEn
     return entry, dict(zip(hashes, parts, strict=True))
 
 
-def from_parts(entry: TensorEntry, parts: Iterable[bytes]) -> torch.Tensor:
+def from_parts(entry: TensorEntry, parts: Iterable[bytes | memoryview]) -> torch.Tensor:
     """Returns the tensor of an entry. parts: in the entry's order, verified."""
     tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
     data, at = bytes_of(tensor), 0

@@ -1,4 +1,4 @@
-"""Turns joined rows into tensors, alike at every site: their statistics, samples. Knows no site, store or model."""
+"""Turns frames of joined rows into samples and statistics, alike at every site. Knows no site, store or model."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from geotrain.tasks.config import TaskConfig
+from geotrain.tasks.encode import Encoder, as_category, log_columns, transform
 from geotrain.tasks.features import Encoding, Moments, Statistics
-
-# Standard deviations beyond which a number is clipped, so that one absurd value can't rule a batch.
-MAX_DEVIATIONS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +35,14 @@ def split(frame: pl.DataFrame, task: TaskConfig) -> tuple[pl.DataFrame, pl.DataF
 def summarize(frame: pl.DataFrame, task: TaskConfig) -> Statistics:
     """The statistics of the joined training rows; rows from task.split.test_from on are left out."""
     frame, _ = split(frame, task)
+    numbers = _numbers(frame, task.numeric())
+    missing = transform(numbers, log_columns(task))
     numeric = {}
-    for name in task.numeric():
-        values = _numbers(frame, task, name)
-        values = values[~np.isnan(values)]
+    for i, name in enumerate(task.numeric()):
+        values = numbers[~missing[:, i], i]
         mean = float(values.mean()) if len(values) else 0.0
         numeric[name] = Moments(len(values), mean, float(((values - mean) ** 2).sum()))
-    categorical = {name: dict(Counter(_categories(frame, name).drop_nulls())) for name in task.categorical()}
-    return Statistics(numeric, categorical)
+    return Statistics(numeric, {name: _counts(frame[name]) for name in task.categorical()})
 
 
 def encode_samples(frame: pl.DataFrame, task: TaskConfig, encoding: Encoding) -> Samples:
@@ -57,36 +55,26 @@ def encode_samples(frame: pl.DataFrame, task: TaskConfig, encoding: Encoding) ->
 
 
 def encode(frame: pl.DataFrame, task: TaskConfig, encoding: Encoding) -> dict[str, Tensor]:
-    """Return what the model gets; features in the order of the task.
-
-    numeric: (n, k) float32, standardised, 0 where missing. missing: (n, k) float32, 1 where missing.
-    categorical: (n, c) int64, indices into the vocabularies, 0 for unknown, rare and missing values.
-    """
-    numbers = np.zeros((len(frame), len(task.numeric())))
-    for i, name in enumerate(task.numeric()):
-        scale = encoding.numeric[name]
-        numbers[:, i] = (_numbers(frame, task, name) - scale.mean) / scale.deviation
-    missing = np.isnan(numbers)
-    numbers = np.where(missing, 0, numbers.clip(-MAX_DEVIATIONS, MAX_DEVIATIONS))
-    categories = np.zeros((len(frame), len(task.categorical())), np.int64)
-    for i, name in enumerate(task.categorical()):
-        index = {value: place for place, value in enumerate(encoding.categorical[name], start=1)}
-        categories[:, i] = _categories(frame, name).replace_strict(index, default=0, return_dtype=pl.Int64).to_numpy()
-    return {
-        "numeric": torch.from_numpy(numbers.astype(np.float32)),
-        "missing": torch.from_numpy(missing.astype(np.float32)),
-        "categorical": torch.from_numpy(categories),
-    }
+    """Return what the model gets for joined rows: `geotrain.tasks.encode.Encoder.inputs`."""
+    encoder = Encoder(task, encoding)
+    places = np.zeros((len(frame), len(encoder.categorical)), np.int64)
+    for i, name in enumerate(encoder.categorical):
+        distinct = frame[name].drop_nulls().unique()
+        found = [encoder.place(i, value) for value in distinct]
+        places[:, i] = frame[name].replace_strict(distinct, found, default=0, return_dtype=pl.Int64).to_numpy()
+    return encoder.inputs(_numbers(frame, encoder.numeric), places)
 
 
-def _numbers(frame: pl.DataFrame, task: TaskConfig, name: str) -> npt.NDArray[np.float64]:
-    """A numeric feature after its transform; NaN where it is missing or not finite."""
-    values = frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy().copy()
-    values[~np.isfinite(values)] = np.nan
-    if task.features[name].transform == "signed_log":
-        values = np.sign(values) * np.log1p(np.abs(values))
-    return values
+def _numbers(frame: pl.DataFrame, names: list[str]) -> npt.NDArray[np.float64]:
+    """Columns of the rows as a matrix, NaN where a value is missing."""
+    numbers = np.empty((len(frame), len(names)))
+    for i, name in enumerate(names):
+        numbers[:, i] = frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return numbers
 
 
-def _categories(frame: pl.DataFrame, name: str) -> pl.Series:
-    return frame[name].cast(pl.String)
+def _counts(column: pl.Series) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for value, count in column.drop_nulls().value_counts().iter_rows():
+        counts[str(as_category(value))] += count
+    return dict(counts)

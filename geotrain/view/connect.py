@@ -36,6 +36,7 @@ CLIENT_ERROR = -1
 UNKNOWN_HERE = (4, 25)  # to the node, or to its edition
 NOT_FOUND = 2
 FILTERED_OUT = 27
+READ = (0, NOT_FOUND, FILTERED_OUT)
 
 
 class Conflict(ViewError):
@@ -66,7 +67,7 @@ class View:
         # Servers before 7.1 may say 0, and mean a block of storage.
         limits = [int(node.namespace.get("max-record-size", 0)) for node in facts.values()]
         self.max_record_bytes = min(limits) or DEFAULT_RECORD_BYTES
-        self._read_policies = {
+        self._read_policies: dict[str, dict[str, Any] | None] = {
             "local": None,  # what the client was configured with
             "linearizable": (
                 {"read_mode_sc": aerospike.POLICY_READ_MODE_SC_LINEARIZE}
@@ -89,26 +90,44 @@ class View:
         return self.config.namespace, set_name, bytearray(key) if isinstance(key, bytes) else key
 
     def get(
-        self, set_name: str, key: Key, *, reads: str | None = None, deadline_s: float | None = None
+        self,
+        set_name: str,
+        key: Key,
+        bins: Sequence[str] | None = None,
+        *,
+        reads: str | None = None,
+        deadline_s: float | None = None,
     ) -> Record | None:
         """Returns the record; None where there is none.
 
-        reads: `local` or `linearizable`, for this read; an eventual namespace answers `linearizable` from the master,
-        which is the most that it can do. deadline_s: for this read, instead of the configuration's.
+        bins: only these; None: all. reads: `local` or `linearizable`, for this read; an eventual namespace answers
+        `linearizable` from the master, which is the most that it can do. deadline_s: for this read, instead of the
+        configuration's.
         """
-        policy = {**(self._read_policies[reads or self.config.reads] or {}), **_within(deadline_s)}
+        policy = self._read_policies[reads or self.config.reads]
+        if deadline_s is not None:
+            policy = {**(policy or {}), **_within(deadline_s)}
         try:
-            _, meta, bins = self.client.get(self.key(set_name, key), policy)
+            if bins is None:
+                _, meta, found = self.client.get(self.key(set_name, key), policy)
+            else:
+                _, meta, found = self.client.select(self.key(set_name, key), bins, policy)
         except aerospike_errors.RecordNotFound:
             return None
         except AerospikeError as error:
             raise refusal(f"reading {set_name}/{key!r}", error.code, error.msg) from error
-        return Record(bins, meta["gen"])
+        return Record(found, meta["gen"])
 
     def get_many(self, set_name: str, keys: Sequence[Key], *, reads: str | None = None) -> list[Record | None]:
         """Returns the records in the order of the keys; None where there is none. `reads`: as for `get`."""
         rows = self.read_many(set_name, keys, reads=reads)
         return [None if row is None else Record(row[2], row[1]["gen"]) for row in rows]
+
+    def get_records(self, places: Sequence[tuple[str, Key]], bins: list[str] | None = None) -> list[Record | None]:
+        """Returns records of any sets, by set and key, read at once; None where there is none. bins: as for `get`."""
+        if len(places) == 1:  # a batch of one costs more than a read
+            return [self.get(*places[0], bins)]
+        return [None if row is None else Record(row[2], row[1]["gen"]) for row in self.read_places(places, bins)]
 
     def exist(self, set_name: str, keys: Sequence[Key]) -> list[bool]:
         """Returns for each key whether there is a record."""
@@ -212,42 +231,53 @@ class View:
 
         bins: only these; None: all.
         """
+        return self.read_places([(set_name, key) for key in keys], bins, reads=reads)
+
+    def read_places(
+        self,
+        places: Sequence[tuple[str, Key]],
+        bins: list[str] | None = None,
+        *,
+        reads: str | None = None,
+    ) -> list[ClientRecord | None]:
+        """`read_many` for records of any sets, each by its set and key."""
         policy = self._read_policies[reads or self.config.reads]
-        rows: dict[Key, ClientRecord | None] = {}
+        rows: list[ClientRecord | None] = [None] * len(places)
+        left: Sequence[int] = range(len(places))
         for pause_s in pauses(self.config.deadline_s):
-            left = [key for key in keys if key not in rows]
+            unread: list[int] = []
             code = 0
             for at in range(0, len(left), MAX_KEYS_PER_BATCH):
-                code = self._read_batch(set_name, left[at : at + MAX_KEYS_PER_BATCH], bins, policy, rows) or code
-            if not code:
-                return [rows[key] for key in keys]
+                some = left[at : at + MAX_KEYS_PER_BATCH]
+                failed, found = self._read_batch([places[i] for i in some], bins, policy)
+                for i, row in zip(some, found, strict=True):
+                    if row is None or row.result not in READ:
+                        unread.append(i)
+                        failed = failed or row.result
+                    elif row.result == 0:
+                        rows[i] = row.record
+                code = failed or code
+            if not unread:
+                return rows
+            left = unread
             if code not in RETRYABLE:
                 break
             time.sleep(pause_s)
-        raise refusal(f"reading {len(left)} records of {set_name}", code)
+        sets = ", ".join(sorted({places[i][0] for i in left}))
+        raise refusal(f"reading {len(left)} records of {sets}", code)
 
     def _read_batch(
-        self,
-        set_name: str,
-        keys: Sequence[Key],
-        bins: list[str] | None,
-        policy: dict[str, Any] | None,
-        into: dict[Key, ClientRecord | None],
-    ) -> int:
-        """Reads into `into` what can be read now. Returns a code of what could not, 0 where nothing is left."""
+        self, places: Sequence[tuple[str, Key]], bins: list[str] | None, policy: dict[str, Any] | None
+    ) -> tuple[int, Sequence[Any]]:
+        """Returns 0 and what came for each place; or why nothing came, and None for each."""
+        nothing = [None] * len(places)
         try:
-            read = self.client.batch_read([self.key(set_name, key) for key in keys], bins, policy)
+            read = self.client.batch_read([self.key(*place) for place in places], bins, policy)
         except AerospikeError as error:
-            return error.code or CLIENT_ERROR
-        if len(read.batch_records) < len(keys):  # a batch that failed as a whole is not always raised
-            return int(read.result) or CLIENT_ERROR
-        code = 0
-        for key, row in zip(keys, read.batch_records, strict=True):
-            if row.result in (0, NOT_FOUND):
-                into[key] = row.record if row.result == 0 else None
-            else:
-                code = row.result
-        return code
+            return error.code or CLIENT_ERROR, nothing
+        if len(read.batch_records) < len(places):  # a batch that failed as a whole is not always raised
+            return int(read.result) or CLIENT_ERROR, nothing
+        return 0, read.batch_records
 
 
 def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:

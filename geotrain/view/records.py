@@ -34,7 +34,7 @@ def storable(table: Any, set_name: str, key: str, newer_by: str | None) -> pa.Ta
 
     Raises DataError, by column, for what no record can hold: nothing may be lost on the way.
     """
-    arrow = _arrow(table, set_name)
+    arrow = as_arrow(table, set_name)
     if arrow.num_columns > len(set(arrow.column_names)):
         raise DataError(f"set {set_name}: two columns have one name: {', '.join(arrow.column_names)}", "rename one")
     for name in filter(None, (key, newer_by)):
@@ -99,7 +99,8 @@ def canonical(value: Any) -> str:
     return repr(value)
 
 
-def _arrow(table: Any, set_name: str) -> pa.Table:
+def as_arrow(table: Any, set_name: str) -> pa.Table:
+    """Returns a table of Arrow, polars, pandas, or any that gives itself as an Arrow stream. Raises DataError."""
     try:
         if isinstance(table, pd.DataFrame):
             return pa.Table.from_pandas(table, preserve_index=False)

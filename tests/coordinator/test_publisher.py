@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from coordinator.events import UpdateArrived
 from coordinator.facts import CommitFacts, JobFacts, RoundFacts
 from coordinator.publisher import Publisher, SpoolLost
 from geotrain.program import config_from_json
+from geotrain.states.aliases import promote, read_head
 from geotrain.states.lookup import ModelLookup
 from geotrain.tasks.features import Moments, Statistics
 from geotrain.updates.chunks import Spool
@@ -35,7 +37,8 @@ class World:
         self._folder = folder
         config = json.loads(job_json(strategy=MOMENTUM))
         config["task"]["name"] = self.model = f"published-{folder.name}"
-        self.config = config_from_json(JobConfig, json.dumps(config))
+        self.config_json = json.dumps(config)
+        self.config = config_from_json(JobConfig, self.config_json)
         self.publisher = self.new_publisher()
         task = self.config.task
         self.statistics = Statistics(
@@ -122,3 +125,48 @@ def test_tensors_that_a_model_uses_twice_do_not_move_together(world, monkeypatch
     publisher.initial({"ewr": world.statistics})
     assert publisher.model.keys() == {"0.weight", "0.bias", "1.weight", "1.bias"}
     assert len({tensor.data_ptr() for tensor in publisher.model.values()}) == 4
+
+
+def with_gate(world: World, **gate: float) -> None:
+    world.config = config_from_json(JobConfig, json.dumps(json.loads(world.config_json) | {"gate": gate}))
+    world.publisher = world.new_publisher()
+    world.publisher.restore(world.facts)
+
+
+def next_round(world: World, number: int, loss: float) -> tuple[int, str]:
+    """Publishes a round of this loss. Returns its version, and where it went."""
+    updates = tuple(
+        replace(world.arrived(site, number + 0.1 * at, 10), metrics={"loss": loss}) for at, site in enumerate(SITES)
+    )
+    version = world.publisher.reduce(number, updates)
+    decided = world.publisher.decision
+    commit = CommitFacts(committed_s=0.0, version=version, alias=decided.alias, gate=decided.reason)
+    world.facts = JobFacts(rounds=(RoundFacts(round=number, commit=commit),))
+    world.publisher.commit(world.facts.rounds[0])
+    return version, decided.alias
+
+
+def test_a_gate_lets_a_state_that_is_no_better_be_a_candidate_and_says_why(world):
+    with_gate(world, min_gain=0.01)
+    lookup = ModelLookup(world.view, world.model)
+    first, _ = next_round(world, 1, 0.5)  # the first model has measured nothing
+    promote(world.view, world.model, "global", first)
+    assert next_round(world, 2, 0.495)[1] == "candidate"
+    assert lookup.latest().manifest.version == first
+    better, alias = next_round(world, 3, 0.4)
+    assert alias == "production"
+    assert lookup.latest().manifest.version == better
+    lineage = lookup.latest().manifest.lineage["gate"]
+    assert (lineage["alias"], "+0.1 better" in lineage["reason"]) == ("production", True)
+    note = read_head(world.view, world.model, "global").history[-1]
+    assert (note["who"], note["why"]) == ("job j", lineage["reason"])
+
+
+def test_a_leader_that_takes_over_points_the_alias_that_the_ledger_names(world):
+    with_gate(world, min_gain=0.01)
+    version, alias = next_round(world, 1, 0.5)
+    assert alias == "candidate"
+    successor = world.new_publisher()
+    successor.settle(world.facts)
+    assert ModelLookup(world.view, world.model).latest().manifest.version == world.first
+    assert ModelLookup(world.view, world.model, alias="candidate").latest().manifest.version == version

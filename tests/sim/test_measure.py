@@ -19,7 +19,7 @@ from geotrain.view.connect import View, connect
 from geotrain.view.write import write
 from sim import measure
 from sim.flights import KEYS, SITES, site_data, write_local
-from sim.ingest import first_days, ingest_shared, ingest_site
+from sim.ingest import first_days, ingest_shared, ingest_site, live_sets
 from site_agent.join.steps import join_rows
 from site_agent.training import evaluate
 from tests.conftest import simulated_cluster
@@ -35,7 +35,7 @@ def task() -> TaskConfig:
 
 
 @pytest.fixture(scope="module")
-def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
+def view(tmp_path_factory: pytest.TempPathFactory, task: TaskConfig) -> Iterator[View]:
     """A view with two days a month of all sites' legs."""
     with (
         simulated_cluster(tmp_path_factory.mktemp("cluster")) as hosts,
@@ -43,7 +43,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
     ):
         ingest_shared(view)
         for site in SITES:
-            ingest_site(view, first_days(site_data(site), DAYS))
+            ingest_site(view, first_days(site_data(site), DAYS), task)
         yield view
 
 
@@ -100,8 +100,8 @@ def test_features_for_the_wiretap_are_those_that_the_trainer_sees(
     assert torch.equal(torch.from_numpy(features.to_numpy().copy()), seen[:, columns])
 
 
-def test_records_in_a_set_that_nobody_declared_are_counted(view: View) -> None:
-    declared = {*KEYS, "gt_tensors", "gt_manifests", "gt_aliases"}
+def test_records_in_a_set_that_nobody_declared_are_counted(view: View, task: TaskConfig) -> None:
+    declared = {*KEYS, *live_sets(task), "gt_tensors", "gt_manifests", "gt_aliases"}
     assert measure.undeclared_records(view, declared) == {}
     write(view, pl.DataFrame({"id": [1, 2, 3], "row": ["a", "b", "c"]}), "strangers", "id")
     assert measure.undeclared_records(view, declared) == {"strangers": 3}

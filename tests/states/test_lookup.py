@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from geotrain.errors import ConfigError, ViewError
+from geotrain.states.heads import change_head
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, UnknownState
-from geotrain.view.connect import connect
+from geotrain.view.connect import Record, connect
 from tests.states.test_publish import put_state, value_of
 from tests.view.views import view_config
 
@@ -16,7 +17,7 @@ def reads(view, monkeypatch):
     """The records that were asked for, as set names."""
     seen = []
     get, get_many = view.get, view.get_many
-    monkeypatch.setattr(view, "get", lambda name, key, **options: (seen.append(name), get(name, key, **options))[1])
+    monkeypatch.setattr(view, "get", lambda name, *rest, **options: (seen.append(name), get(name, *rest, **options))[1])
     monkeypatch.setattr(view, "get_many", lambda name, keys: (seen.extend([name] * len(keys)), get_many(name, keys))[1])
     return seen
 
@@ -102,7 +103,7 @@ def test_a_state_that_can_not_be_read_leaves_the_reader_with_the_one_before(view
     lookup.latest()
     put_state(view, model, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(view, "get_many", lambda *_: [None])
+        patch.setattr(view, "get_many", lambda *_, **__: [None])
         with pytest.raises(ViewError, match="missing"):
             lookup.latest()
     assert value_of(lookup) == 2
@@ -156,8 +157,8 @@ def test_threads_that_find_a_new_state_at_once_fetch_it_once(view, model, monkey
     fetching, second_has_asked = threading.Event(), threading.Event()
     fetched = []
 
-    def watched_get(set_name, key):
-        record = get(set_name, key)
+    def watched_get(set_name, *rest):
+        record = get(set_name, *rest)
         if fetching.is_set():
             second_has_asked.set()
         return record
@@ -190,9 +191,96 @@ def test_the_view_holds_one_manifest_a_version_and_one_head_a_scope(view, model)
     for value in (1, 2):
         put_state(view, model, value)
     assert view.exist(MANIFESTS, [f"{model}/global@{version}" for version in (1, 2, 3)]) == [True, True, False]
-    assert view.get(ALIASES, f"{model}/global").bins == {
-        "model": model,
-        "scope": "global",
-        "newest": 2,
-        "aliases": {"production": 2},
-    }
+    head = view.get(ALIASES, f"{model}/global").bins
+    assert (head["model"], head["scope"], head["newest"], head["aliases"]) == (model, "global", 2, {"production": 2})
+
+
+def test_where_a_scope_has_no_state_yet_that_of_the_scope_to_fall_back_to_is_taken(view, model):
+    put_state(view, model, 1)
+    lookup = ModelLookup(view, model, "site/ewr", fall_back="global")
+    assert (value_of(lookup), lookup.latest().manifest.scope) == (1, "global")
+    put_state(view, model, 2, "site/ewr")
+    assert (value_of(lookup), lookup.latest().manifest.scope) == (2, "site/ewr")
+    with pytest.raises(UnknownState, match="no state in scope site/jfk or site/lga"):
+        ModelLookup(view, model, "site/jfk", fall_back="site/lga").latest()
+
+
+def test_a_copy_of_the_head_that_lags_takes_no_reader_back_and_a_rollback_does(view, model, monkeypatch):
+    lookup = ModelLookup(view, model)
+    put_state(view, model, 1)
+    first = _head(view, model)
+    put_state(view, model, 2)
+    second = _head(view, model)
+    assert value_of(lookup) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(view, "get", lambda *_, **__: first)
+        assert value_of(lookup) == 2
+    change_head(view, model, "global", lambda head: {"aliases": {"production": 1}})
+    assert value_of(lookup) == 1
+    monkeypatch.setattr(view, "get", lambda *_, **__: second)
+    assert value_of(lookup) == 1
+
+
+def _head(view, model):
+    return view.get(ALIASES, f"{model}/global")
+
+
+def test_what_the_rack_does_not_have_yet_is_read_from_where_it_was_written(view, model, monkeypatch):
+    put_state(view, model, 1)
+    get, get_many = view.get, view.get_many
+
+    def rack_get(name, key, *bins, reads=None):
+        return None if name == MANIFESTS and reads is None else get(name, key, *bins, reads=reads)
+
+    monkeypatch.setattr(view, "get", rack_get)
+    monkeypatch.setattr(
+        view, "get_many", lambda name, keys, reads=None: get_many(name, keys) if reads else [None] * len(keys)
+    )
+    assert value_of(ModelLookup(view, model)) == 1
+
+
+def test_a_copy_in_the_rack_that_is_damaged_is_said_and_read_where_it_was_written(view, model, monkeypatch, caplog):
+    put_state(view, model, 1)
+    get_many = view.get_many
+
+    def damaged(name, keys, reads=None):
+        records = get_many(name, keys)
+        return records if reads else [Record({"data": record.bins["data"][:-1]}, 1) for record in records]
+
+    monkeypatch.setattr(view, "get_many", damaged)
+    assert value_of(ModelLookup(view, model)) == 1
+    assert "1 records of gt_tensors are not whole in this rack" in caplog.text
+
+
+def test_a_damaged_manifest_is_named(view, model):
+    put_state(view, model, 1)
+    for damaged in (b"", b"{", b"[]", b"{}"):
+        view.put(MANIFESTS, f"{model}/global@1", {"manifest": damaged})
+        with pytest.raises(ViewError, match=f"{MANIFESTS}/{model}/global@1 is damaged"):
+            ModelLookup(view, model).latest()
+
+
+def test_a_state_that_was_replaced_and_collected_while_it_was_read_is_passed_over(view, model, monkeypatch):
+    put_state(view, model, 1)
+    lookup = ModelLookup(view, model)
+    get = view.get
+
+    def collects(name, key, *bins, **options):
+        if name == MANIFESTS and key.endswith("@1"):
+            if ModelLookup(view, model)._newest()[1] == 1:
+                put_state(view, model, 2)
+            return None
+        return get(name, key, *bins, **options)
+
+    monkeypatch.setattr(view, "get", collects)
+    assert value_of(lookup) == 2
+
+
+def test_a_tensor_of_a_type_that_this_version_lacks_is_refused_with_advice(view, model):
+    put_state(view, model, 1)
+    key = f"{model}/global@1"
+    manifest = view.get(MANIFESTS, key).bins["manifest"]
+    view.put(MANIFESTS, key, {"manifest": manifest.replace(b'"F32"', b'"F4"')})
+    with pytest.raises(ViewError, match="types F4") as refused:
+        ModelLookup(view, model).latest()
+    assert "upgrade" in refused.value.remedy

@@ -8,7 +8,7 @@ from torch import nn
 
 from geotrain.errors import ConfigError
 from geotrain.tasks.features import Encoding, Scale
-from geotrain.tasks.model import build_model
+from geotrain.tasks.model import TabularNet, build_model
 from geotrain.tasks.samples import encode
 from geotrain.tasks.targets import DEFAULT_TARGETS, check_targets, instantiate
 from tests.tasks.pumps import pumps
@@ -24,6 +24,16 @@ def test_the_model_turns_what_encode_gives_into_one_output_a_row() -> None:
     frame = pl.DataFrame([{**row, "is_new": True}, {**row, "is_new": None}])
     model = build_model(pumps(), ENCODING, DEFAULT_TARGETS)
     assert model(encode(frame, pumps(), ENCODING)).shape == (2,)
+
+
+def test_the_output_is_that_of_the_models_layers_one_after_the_other() -> None:
+    model = TabularNet(2, [3, 5], width=6, depth=2, dropout=0.5).eval()
+    inputs = {"numeric": torch.randn(7, 2), "missing": torch.zeros(7, 2), "categorical": torch.randint(0, 3, (7, 2))}
+    embedded = [layer(inputs["categorical"][:, i]) for i, layer in enumerate(model.embeddings)]
+    hidden = model.body(torch.cat([inputs["numeric"], inputs["missing"], *embedded], dim=1))
+    assert torch.equal(model(inputs), model.head(hidden).squeeze(1))
+    model.train()
+    assert not torch.equal(model(inputs), model(inputs))
 
 
 def test_the_same_seed_makes_the_same_model() -> None:

@@ -84,6 +84,21 @@ def test_an_absent_record_is_none(view, set_name):
     assert view.get(set_name, "absent", reads="linearizable") is None
 
 
+def test_of_a_record_only_the_bins_that_are_asked_for_are_read(view, set_name):
+    view.put(set_name, "key", {"a": 1, "b": 2, "c": 3})
+    assert view.get(set_name, "key", ["a", "c", "d"]).bins == {"a": 1, "c": 3}
+    assert view.get(set_name, "other", ["a"]) is None
+
+
+@pytest.mark.parametrize("num_reads", [1, 3])
+def test_records_of_several_sets_are_read_at_once(view, set_name, num_reads):
+    view.put(set_name, "key", {"a": 1})
+    view.put(f"{set_name}2", "key", {"a": 2})
+    places = [(f"{set_name}2", "key"), (set_name, "key"), (set_name, "other")][:num_reads]
+    found = [record and record.bins for record in view.get_records(places)]
+    assert found == [{"a": 2}, {"a": 1}, None][:num_reads]
+
+
 def test_many_are_read_in_the_order_of_the_keys(view, set_name, monkeypatch):
     monkeypatch.setattr("geotrain.view.connect.MAX_KEYS_PER_BATCH", 2)
     for key in range(5):

@@ -31,6 +31,8 @@ COMMIT = CommitFacts(
     bytes_up=2_000_000,
     bytes_down=900,
     reason="10 s grace passed without lga",
+    alias="candidate",
+    gate="loss is -0.1 better: min_gain is 0",
     phases_s={"scanning": 2.0, "training": 10.0},
     absent={"lga": "silent for 4 heartbeats [of 2 s]"},
 )
@@ -136,7 +138,7 @@ def test_explain_says_who_was_in_a_round_who_was_not_and_why_it_closed(play):
             for said in (
                 *("committed as version 7", "10 s grace passed without lga", "12,345 rows", "the same everywhere"),
                 *("scanning 2.0, training 10.0", "2.0 MB up", "75.0%", "0.2500"),
-                *("silent for 4 heartbeats [of 2 s]", "ewr: training round 1"),
+                *("silent for 4 heartbeats [of 2 s]", "ewr: training round 1", "why candidate", "min_gain is 0"),
             ):
                 assert said in text, said
             assert text.count("ewr: training round 1") == 1  # a heartbeat is no story

@@ -109,6 +109,16 @@ class Store:
         self.records[key] = Record(after, generation, _loop().time())
         self.on_write(Write(process, *key, before, after))
 
+    def touch(self, key: Key, policy: Mapping[str, Any]) -> int:
+        """Returns the result code."""
+        record = self.records.get(key)
+        if record is None:
+            return NOT_FOUND
+        if not _holds(policy["expressions"], _loop().time() - record.updated_s):
+            return FILTERED_OUT
+        self.records[key] = Record(record.bins, record.generation + 1, _loop().time())
+        return 0
+
 
 def _outcome(act: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
@@ -154,6 +164,10 @@ class Client:
             raise _error(exception.RecordNotFound, NOT_FOUND, "not found")
         return key, {"gen": record.generation}, record.bins
 
+    def select(self, key: tuple[str, str, Any], bins: Sequence[str], policy: Mapping[str, Any] | None = None) -> Any:
+        _, meta, found = self.get(key, policy)
+        return key, meta, {name: value for name, value in found.items() if name in bins}
+
     def put(self, key: tuple[str, str, Any], bins: Mapping[str, Any], meta: Any = None, policy: Any = None) -> None:
         process = PROCESS.get()
         assert process is not None
@@ -170,6 +184,16 @@ class Client:
             for key, record in zip(keys, records, strict=True)
         ]
         return SimpleNamespace(result=0, batch_records=rows)
+
+    def batch_write(self, records: Any) -> None:
+        """Touches of records, the only batch that states are published with."""
+
+        def touch() -> list[int]:
+            return [self._store.touch(_of(write.key), write.policy) for write in records.batch_records]
+
+        results = self._call(touch, None, is_write=True)
+        for write, result in zip(records.batch_records, results, strict=True):
+            write.result = result
 
     def query(self, _: str, set_name: str) -> Any:
         def read() -> list[Any]:

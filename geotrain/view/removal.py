@@ -1,0 +1,130 @@
+"""Removes records that nobody wrote for a while, and keeps others from being removed. The server decides, each time.
+
+It does by its own clock and by the record's generation, so that no reader's clock matters, and no request that arrives
+late does harm. Knows nothing of what the records mean.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import aerospike
+from aerospike_helpers import expressions
+from aerospike_helpers.batch.records import BatchRecords, Remove, Write
+from aerospike_helpers.operations import operations
+
+from geotrain.view.connect import CLIENT_ERROR, FILTERED_OUT, NOT_FOUND, AerospikeError, Key, View
+from geotrain.view.refusals import refusal
+from geotrain.view.retry import RETRYABLE, pauses
+
+OTHER_GENERATION = 3
+SETTLED = (0, NOT_FOUND, OTHER_GENERATION, FILTERED_OUT)
+RECORDS_PER_BATCH = 1000
+MAX_RECORDS = 200_000  # that are listed at once
+
+Name = TypeVar("Name", bound=Key)
+
+
+class Idle(NamedTuple):
+    """A record that was not written for a while."""
+
+    digest: bytes
+    generation: int
+
+
+def digest_of(view: View, set_name: str, key: str) -> bytes:
+    """Returns what the server calls a record."""
+    return bytes(aerospike.calc_digest(view.config.namespace, set_name, key))
+
+
+def idle_records(view: View, set_name: str, idle_s: float, *, but: Collection[bytes] = ()) -> list[Idle]:
+    """Returns records of a set that were not written for so long, MAX_RECORDS at most. but: digests that are left out.
+
+    Reads no bins, and no copies but the masters'. Raises ViewError.
+    """
+    config = view.config
+    deadline_ms = round(config.scan_deadline_s * 1000)
+    policy = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "expressions": _idle_for(idle_s)}
+    for pause_s in pauses(config.ride_through_s):
+        found: list[Idle] = []
+
+        def take(row: tuple[Any, dict[str, int], Any], into: list[Idle] = found) -> bool:
+            (*_, digest), meta, _ = row
+            if bytes(digest) not in but:
+                into.append(Idle(bytes(digest), meta["gen"]))
+            return len(into) < MAX_RECORDS
+
+        try:
+            view.client.query(config.namespace, set_name).foreach(take, policy, {"nobins": True})
+            return found
+        except AerospikeError as error:
+            last = error
+            if error.code not in RETRYABLE:
+                break
+        time.sleep(pause_s)
+    raise refusal(f"listing the set {set_name}", last.code, last.msg) from last
+
+
+def remove_idle(view: View, set_name: str, records: Sequence[Idle], idle_s: float) -> int:
+    """Removes those that are still as they were listed, and not written for so long. Returns how many are not there.
+
+    Raises ViewError where the cluster does not settle it for `ride_through_s`.
+    """
+    policy = {
+        "gen": aerospike.POLICY_GEN_EQ,
+        "expressions": _idle_for(idle_s),
+        "durable_delete": view.consistency == "strong",
+    }
+
+    def remove(record: Idle) -> Remove:
+        key = (view.config.namespace, set_name, None, bytearray(record.digest))
+        return Remove(key, policy | {"generation": record.generation})
+
+    generations = {record.digest: record for record in records}
+    results = _settle(view, set_name, list(generations), lambda digest: remove(generations[digest]))
+    return sum(result in (0, NOT_FOUND) for result in results.values())
+
+
+def renew(view: View, set_name: str, keys: Sequence[str], idle_s: float) -> list[bool]:
+    """Returns for each key whether there is a record, as the masters know it.
+
+    One that was not written for so long is written again as it is, and so not idle any more. Raises ViewError.
+    """
+    policy = {"exists": aerospike.POLICY_EXISTS_UPDATE, "expressions": _idle_for(idle_s)}
+    results = _settle(
+        view, set_name, keys, lambda key: Write(view.key(set_name, key), [operations.touch()], policy=policy)
+    )
+    return [results[key] != NOT_FOUND for key in keys]
+
+
+def _idle_for(idle_s: float) -> Any:
+    return expressions.GE(expressions.SinceUpdateTime(), round(idle_s * 1000)).compile()
+
+
+def _settle(
+    view: View, set_name: str, names: Sequence[Name], request: Callable[[Name], Remove | Write]
+) -> dict[Name, int]:
+    """Asks the server for each until it has answered. Returns the result codes."""
+    results: dict[Name, int] = {}
+    code = 0
+    for pause_s in pauses(view.config.ride_through_s):
+        left, code = [name for name in names if name not in results], 0
+        for at in range(0, len(left), RECORDS_PER_BATCH):
+            batch = left[at : at + RECORDS_PER_BATCH]
+            answers = _ask(view, [request(name) for name in batch])
+            results |= {name: answer for name, answer in zip(batch, answers, strict=True) if answer in SETTLED}
+            code = next((answer for answer in answers if answer not in SETTLED), code)
+        if not code:
+            return results
+        if code not in RETRYABLE:
+            break
+        time.sleep(pause_s)
+    raise refusal(f"writing {len(names) - len(results)} records of {set_name}", code)
+
+
+def _ask(view: View, requests: Sequence[Remove | Write]) -> list[int]:
+    try:
+        view.client.batch_write(BatchRecords(list(requests)))
+    except AerospikeError as error:
+        return [error.code or CLIENT_ERROR] * len(requests)
+    return [request.result for request in requests]
