@@ -96,7 +96,7 @@ def read_manifest(view: View, model: str, scope: str, version: int) -> Manifest:
     record = view.get(MANIFESTS, name, reads="linearizable")
     if record is None:
         raise _unknown(name)
-    return Manifest.from_bytes(record.bins["manifest"])
+    return Manifest.from_bytes(record.bins["manifest"], name)
 
 
 def promote(

@@ -22,7 +22,7 @@ import torch
 
 from geotrain.dtypes import DTYPES
 from geotrain.errors import ConfigError
-from geotrain.states.manifest import Manifest, TensorEntry, head_key
+from geotrain.states.manifest import DamagedManifest, Manifest, TensorEntry, head_key
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class StateCache:
             return Manifest.from_bytes(path.read_bytes()), path.stat().st_mtime
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, DamagedManifest) as error:
             _remove_damaged(path, error)
             return None
 

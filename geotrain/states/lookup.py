@@ -131,10 +131,7 @@ class ModelLookup:
         if record is None:
             raise self._unknown(scope, version)
         data = record.bins["manifest"]
-        try:
-            manifest = Manifest.from_bytes(data)
-        except (ValueError, LookupError, TypeError) as error:
-            raise ViewError(f"record {MANIFESTS}/{key} is damaged: {error}", "publish the state again") from error
+        manifest = Manifest.from_bytes(data, key)
         if unknown := {entry.dtype for entry in manifest.tensors.values()} - DTYPES.keys():
             raise ViewError(f"{key} has tensors of the types {', '.join(sorted(unknown))}", "upgrade geotrain here")
         tensors, bytes_read = self._tensors(manifest.tensors)

@@ -32,6 +32,10 @@ class UnknownState(ViewError):
     exit_code = 4
 
 
+class DamagedManifest(ViewError):
+    """Bytes that are no manifest."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
     """A tensor of a state: its content, exactly. Equal entries are equal tensors.
@@ -75,13 +79,18 @@ class Manifest:
         return json.dumps({"format": FORMAT} | asdict(self)).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Manifest":
-        fields = json.loads(data)
-        if (found := fields.pop("format")) != FORMAT:
-            raise ViewError(
-                f"a manifest has format {found}, this version of geotrain reads {FORMAT}", "upgrade geotrain here"
-            )
-        return cls(tensors=_entries(fields.pop("tensors")), resume=_entries(fields.pop("resume", {})), **fields)
+    def from_bytes(cls, data: bytes, key: str = "") -> "Manifest":
+        """Raises DamagedManifest, or ViewError for one of a newer format. key: of the record that it is in."""
+        try:
+            fields = json.loads(data)
+            if (found := fields.pop("format")) != FORMAT:
+                raise ViewError(
+                    f"a manifest has format {found}, this version of geotrain reads {FORMAT}", "upgrade geotrain here"
+                )
+            return cls(tensors=_entries(fields.pop("tensors")), resume=_entries(fields.pop("resume", {})), **fields)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            what = f"record {MANIFESTS}/{key}" if key else f"a record of {MANIFESTS}"
+            raise DamagedManifest(f"{what} is damaged: {error}", "remove it, and publish that state again") from error
 
     def same_but_for_its_time(self, other: "Manifest") -> bool:
         """Whether both say the same, as JSON says it."""

@@ -249,3 +249,12 @@ def test_of_a_record_a_row_takes_only_what_it_does_not_bring_itself() -> None:
     record = Record({"kind": "gear", "maker": "x", "nation": "y"}, 1)
     [found] = scorer.joined([{"kind": "gear", "maker": "own"}], lambda places: [record])
     assert found == {"kind": "gear", "maker": "own", "nation": "y"}
+
+
+@pytest.mark.parametrize("features", [{"pressure": {}}, {"kind": {"kind": "categorical"}}])
+def test_a_task_without_numbers_or_without_categories_is_served_too(features: dict[str, Any]) -> None:
+    task = pumps({"features": features})
+    frame = joined([row(), row(kind="vane")])
+    state = state_of(task, frame)
+    trained = encode(frame, task, Encoding.from_json(state.manifest.metadata["encoding"]))
+    assert_same(trained, inputs_of(scorer_of(state), frame.rows(named=True)))

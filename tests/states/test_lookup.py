@@ -254,10 +254,12 @@ def test_a_copy_in_the_rack_that_is_damaged_is_said_and_read_where_it_was_writte
 
 def test_a_damaged_manifest_is_named(view, model):
     put_state(view, model, 1)
+    whole = view.get(MANIFESTS, f"{model}/global@1").bins["manifest"]
     for damaged in (b"", b"{", b"[]", b"{}"):
         view.put(MANIFESTS, f"{model}/global@1", {"manifest": damaged})
         with pytest.raises(ViewError, match=f"{MANIFESTS}/{model}/global@1 is damaged"):
             ModelLookup(view, model).latest()
+    view.put(MANIFESTS, f"{model}/global@1", {"manifest": whole})  # others read all manifests that there are
 
 
 def test_a_state_that_was_replaced_and_collected_while_it_was_read_is_passed_over(view, model, monkeypatch):

@@ -32,6 +32,12 @@ def test_a_manifest_of_a_newer_format_is_refused_with_advice():
     assert "upgrade" in refused.value.remedy
 
 
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"format": 1, "tensors": {"t": {}}}'])
+def test_what_is_no_manifest_is_refused(data):
+    with pytest.raises(ViewError, match="record gt_manifests/m/global@1 is damaged"):
+        Manifest.from_bytes(data, "m/global@1")
+
+
 def test_tensors_are_the_same_only_with_type_shape_and_bytes():
     entry = MANIFEST.tensors["head.weight"]
     others = [replace(entry, dtype="I32"), replace(entry, shape=(3, 2)), replace(entry, parts=("ef" * 32,))]

