@@ -91,10 +91,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTe
     with contextlib.ExitStack() as stack:
         run_dir = tmp_path_factory.mktemp("simulated_cluster")
         hosts = [address] if address else stack.enter_context(simulated_cluster(run_dir))
-        yield _describe(hosts)
+        yield describe(hosts)
 
 
-def _describe(hosts: list[str]) -> ClusterUnderTest:
+def describe(hosts: list[str]) -> ClusterUnderTest:
+    """What a cluster at these addresses says of itself."""
     client = ClusterUnderTest(hosts=hosts, namespace="", rack_ids=[], strong_consistency=False).connect()
     try:
         namespaces = _ask(client, "namespaces").split(";")

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from geotrain.states import tables
 from geotrain.states.publish import publish
 from geotrain.states.tables import publish_table
 from geotrain.view.connect import connect
-from tests.conftest import ClusterUnderTest
+from tests.conftest import ClusterUnderTest, describe, simulated_cluster
 from tests.view.views import view_config
 
 Type = Callable[..., tuple[int, str]]
@@ -26,6 +26,13 @@ LINEAGE = {
     "cut": {"legs": "ab" * 32, "rows": "1234", "dropped": "1", "until_ns": "1700000000000000000"},
     "weights": {"ewr": 300.0, "jfk": 100.0},
 }
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+    """One of this module's own: a manifest that another has damaged would keep everything from being collected."""
+    with simulated_cluster(tmp_path_factory.mktemp("cluster")) as hosts:
+        yield describe(hosts)
 
 
 @pytest.fixture
