@@ -23,8 +23,9 @@ from geotrain.updates.chunks import DiskFull, Spool
 
 logger = logging.getLogger(__name__)
 
-# Bytes under way from all sites together, and from one: 4 MiB keep a link of 320 Mbit/s and 100 ms busy.
-MAX_UNDER_WAY_BYTES = 16 << 20
+# Bytes under way from all sites together, each up to four times in memory.
+MAX_UNDER_WAY_BYTES = 6 << 20
+# From one: 4 MiB keep a link of 320 Mbit/s and 100 ms busy.
 MAX_WINDOW_BYTES = 4 << 20
 # From one of very many.
 MIN_WINDOW_BYTES = 64 << 10
