@@ -53,8 +53,8 @@ class Agent:
         await self.call.write(pb.FromAgent(hello=pb.Hello(site=self.site, version="test", **hello)))
         return await self.call.read()
 
-    async def say_that_it_is_here(self, every_s: float) -> None:
-        while True:
+    async def say_that_it_is_here(self, every_s: float, until: asyncio.Event) -> None:
+        while not until.is_set():
             await self.call.write(pb.FromAgent(progress=pb.Progress(phase="idle")))
             await asyncio.sleep(every_s)
 
@@ -295,12 +295,13 @@ def test_a_second_agent_of_a_site_is_refused_while_the_first_one_lives_and_welco
     async def scene(coordinator: Coordinator) -> None:
         first = Agent("ewr", coordinator.stub)
         await first.join()
-        alive = asyncio.create_task(first.say_that_it_is_here(every_s=HEARTBEAT_S / 4))
+        lost_power = asyncio.Event()
+        alive = asyncio.create_task(first.say_that_it_is_here(every_s=HEARTBEAT_S / 4, until=lost_power))
         with pytest.raises(grpc.aio.AioRpcError, match="ewr") as refused:
             await Agent("ewr", coordinator.stub).join()
         assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
-        alive.cancel()
-        # As of a machine that lost its power: the stream of the first one stands.
+        lost_power.set()  # its stream stands: a write that is cancelled would end it
+        await alive
         assert (await Agent("ewr", coordinator.stub).join()).HasField("welcome")
         assert await first.call.read() is grpc.aio.EOF
 
