@@ -163,7 +163,7 @@ class World:
             spool_dir=str(self._folder / process.name),
             sites=list(SITES),
         )
-        await coordinator_daemon._serve(config, self.store.view(VIEW))
+        await coordinator_daemon._serve(config, self.store.view(VIEW), identity=None)
 
     async def _agent(self, process: Process) -> None:
         name = process.name.removeprefix("agent-")
