@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sim.ingest", description=__doc__)
     parser.add_argument("--site", required=True)
     parser.add_argument("--folder", required=True, type=Path, help="the site's data folder")
+    parser.add_argument("--shared", action="store_true", help="write what is known everywhere, too")
     parser.add_argument("--days-a-month", required=True, type=int, help="how many days of every month are used")
     parser.add_argument("--view", required=True, type=json.loads, help="fields of the view's configuration, as JSON")
     arguments = parser.parse_args()
@@ -53,6 +54,8 @@ def main() -> None:
         write_local(data, arguments.folder)
         with connect(ViewConfig(**arguments.view)) as view:
             ingest_site(view, data)
+            if arguments.shared:
+                ingest_shared(view)
     except GeotrainError as error:
         exit_with(error)
     print(f"{len(data.flights)} flights stay here, {len(data.legs)} legs told to all", flush=True)
