@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test simulate check generate clean
+.PHONY: demo test test-compose simulate check generate clean
 
 demo: .venv/ready
 	@exec $(BIN)/python -m sim $(ARGS)
@@ -11,6 +11,10 @@ demo: .venv/ready
 # Two processes share the modules, in the order in which tests/conftest.py has them.
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Three regions in containers, broken and looked at from outside; needs Docker, or podman and podman-compose as root.
+test-compose: .venv/ready
+	$(BIN)/python -m scripts.try_regions $(ARGS)
 
 # Rounds under faults, a history a seed: make simulate SEEDS=2000. One again, shrunk: SEED=17 make simulate.
 simulate: .venv/ready

@@ -151,10 +151,12 @@ class LaunchConfig(JobConfig):
 
     coordinator: where coordinators are dialled, `host:port` or a list of them; a standby names the leader.
     tls: mutual TLS with them.
+    request_id: names this launch; again under the same, it is the same job, and only followed; empty: a new one.
     """
 
     coordinator: Any = "127.0.0.1:50551"
     tls: TlsConfig = field(default_factory=TlsConfig)
+    request_id: str = ""
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)

@@ -130,7 +130,7 @@ class Jobs:
         if request_id and not REQUEST_ID.fullmatch(request_id):
             raise ConfigError(
                 f"request_id must be lower-case letters, digits and -, at most 48, got {request_id!r}",
-                "Leave it to `python -m coordinator.launch`.",
+                "Launch again with another one, or with none.",
             )
         job_id = f"{config.task.name}-{request_id or new_request_id()}"
         return await self._undisturbed(self._launch(job_id, config))

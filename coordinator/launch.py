@@ -38,7 +38,7 @@ async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
     given = asdict(config)
     job = {field.name: given[field.name] for field in fields(JobConfig)}
     # Under one id: a launch that was not answered may have been noted all the same.
-    request = pb.LaunchRequest(job_json=json.dumps(job), request_id=new_request_id())
+    request = pb.LaunchRequest(job_json=json.dumps(job), request_id=config.request_id or new_request_id())
     reply = await ask_leader(config.addresses, lambda stub: stub.Launch(request, timeout=CALL_DEADLINE_S), identity)
     async for event in follow(config.addresses, reply.job, identity):
         yield event

@@ -32,10 +32,10 @@ def first_days(data: SiteData, days_a_month: int) -> SiteData:
     )
 
 
-def ingest_site(view: View, data: SiteData, task: TaskConfig) -> None:
+def ingest_site(view: View, data: SiteData, task: TaskConfig | None) -> None:
     """Write what the site tells of its flights, for joins and for looking up, and where it last saw its aircraft."""
     write(view, data.legs, "legs", KEYS["legs"])
-    if live_sets(task):
+    if task and live_sets(task):
         LiveWriter(view, task, "legs").write(data.legs, KEYS["legs"])
     write(view, data.aircraft, "aircraft", KEYS["aircraft"])
 
@@ -55,15 +55,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sim.ingest", description=__doc__)
     parser.add_argument("--site", required=True)
     parser.add_argument("--folder", required=True, type=Path, help="the site's data folder")
+    parser.add_argument("--shared", action="store_true", help="write what is known everywhere, too")
     parser.add_argument("--days-a-month", required=True, type=int, help="how many days of every month are used")
-    parser.add_argument("--task", required=True, help="the task, as JSON")
+    parser.add_argument("--task", help="as JSON: what it takes from the legs is kept by key as well")
     parser.add_argument("--view", required=True, type=json.loads, help="fields of the view's configuration, as JSON")
     arguments = parser.parse_args()
     data = first_days(site_data(arguments.site), arguments.days_a_month)
     try:
+        task = config_from_json(TaskConfig, arguments.task) if arguments.task else None
         write_local(data, arguments.folder)
         with connect(ViewConfig(**arguments.view)) as view:
-            ingest_site(view, data, config_from_json(TaskConfig, arguments.task))
+            ingest_site(view, data, task)
+            if arguments.shared:
+                ingest_shared(view)
     except GeotrainError as error:
         exit_with(error)
     print(f"{len(data.flights)} flights stay here, {len(data.legs)} legs told to all", flush=True)

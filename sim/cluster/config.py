@@ -49,6 +49,8 @@ class ClusterConfig:
     data_dir: the folder in which records are kept across restarts; empty keeps them in memory only.
     active_rack: the rack on which all masters stand; 0 spreads them over all racks.
     client_sites: for each of these sites every node has a listener of its own, as far away as links say.
+    client_addresses: by client site, the address, host:port, where its clients find the first node, and the others at
+      the ports after it; listened on at all of this machine's addresses. Else they find them at `host`, on any ports.
     links: what lies between the sites, by any name.
     seed: of the jitter.
     control_port: where faults are ordered while the cluster runs; 0 takes any free port.
@@ -72,6 +74,7 @@ class ClusterConfig:
     data_dir: str = ""
     active_rack: int = 0
     client_sites: list[str] = field(default_factory=list)
+    client_addresses: dict[str, str] = field(default_factory=dict)
     links: dict[str, LinkConfig] = field(default_factory=dict)
     seed: int = 0
     control_port: int = 0
@@ -107,6 +110,12 @@ class ClusterConfig:
             raise ValueError(f"active_rack must be the rack of a node, got {self.active_rack}")
         if "" in self.client_sites or len(set(self.client_sites)) < len(self.client_sites):
             raise ValueError(f"client_sites must be different names, got {self.client_sites}")
+        for site, address in self.client_addresses.items():
+            host, _, port = address.rpartition(":")
+            if site not in self.client_sites or not host or not port.isdecimal() or int(port) > MAX_PORT:
+                raise ValueError(
+                    f"client_addresses must give client_sites an address host:port, got {site}: {address!r}"
+                )
         if not 0 <= self.control_port <= MAX_PORT:
             raise ValueError(f"control_port must be between 0 and {MAX_PORT}, got {self.control_port}")
         if self.max_record_bytes < 1:

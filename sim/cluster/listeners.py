@@ -12,6 +12,8 @@ from sim.cluster.node import Node
 from sim.cluster.server import Connection
 from sim.wan import proxy
 
+ANYWHERE = "0.0.0.0"
+
 
 class Listeners:
     """The listeners of all nodes, opened and closed as nodes start and die."""
@@ -35,12 +37,18 @@ class Listeners:
         for site in self._cluster.config.client_sites:
             inner, port = await self._listen(node, 0, site)
             servers.append(inner)
-            outer_port = node.addresses[site][1] if site in node.addresses else 0
-            outer = await proxy.listen(
-                self._cluster.network, site, node.site, (node.host, outer_port), (node.host, port)
-            )
-            node.addresses[site] = node.host, outer.sockets[0].getsockname()[1]
+            address, told = self._client_address(node, site)
+            outer = await proxy.listen(self._cluster.network, site, node.site, address, (node.host, port))
+            node.addresses[site] = told, outer.sockets[0].getsockname()[1]
             servers.append(outer)
+
+    def _client_address(self, node: Node, site: str) -> tuple[tuple[str, int], str]:
+        """Where to listen for a site's clients, port 0 being any, and the host at which they are told to find it."""
+        told, _, first_port = self._cluster.config.client_addresses.get(site, "").rpartition(":")
+        if told:
+            return (ANYWHERE, int(first_port) + self._cluster.nodes.index(node)), told
+        _, port = node.addresses.get(site, ("", 0))
+        return (node.host, port), node.host
 
     def close(self, node: Node) -> None:
         """Listen no more for a node, and break its connections."""

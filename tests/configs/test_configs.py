@@ -9,6 +9,7 @@ import coordinator.config
 import sim.cluster.config
 import sim.config
 import site_agent.config
+from geotrain.errors import ConfigError
 from geotrain.program import to_config
 
 for program in (coordinator.config, site_agent.config, sim.config, sim.cluster.config):
@@ -26,11 +27,18 @@ def composed(config_name: str, *overrides: str) -> object:
         return to_config(compose(config_name, overrides=[*folder, *overrides]))
 
 
-@pytest.mark.parametrize("site", options("site"))
+@pytest.mark.parametrize("site", sorted({*options("site")} - {"own"}))
 def test_every_site_composes_and_reads_from_its_own_rack(site):
     config = composed("site_agent", f"site={site}")
     assert config.site.name == site
     assert config.view.rack == config.site.rack
+
+
+def test_a_region_of_ones_own_is_named_on_the_command_line():
+    config = composed("site_agent", "site=own", "site.name=fra", "site.rack=4", "site.data_dir=data")
+    assert (config.site.name, config.view.rack) == ("fra", 4)
+    with pytest.raises(ConfigError, match=r"site\.name"):
+        composed("site_agent", "site=own")
 
 
 @pytest.mark.parametrize("strategy", options("strategy"))

@@ -11,7 +11,7 @@ import pytest
 from coordinator import dial
 from coordinator.config import LaunchConfig
 from coordinator.dial import ask_leader
-from coordinator.launch import follow
+from coordinator.launch import follow, launch
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
@@ -29,10 +29,13 @@ class Coordinator(rpc.CoordinatorServicer):
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
         self.num_calls = 0
+        self.request_ids: list[str] = []
         self.address = ""
 
     async def Launch(self, request, context):  # noqa: N802 - gRPC's name
         self.num_calls += 1
+        if isinstance(request, pb.LaunchRequest):
+            self.request_ids.append(request.request_id)
         return await (self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])(context)
 
     async def Follow(self, request, context):  # noqa: N802
@@ -86,6 +89,20 @@ def test_the_leader_that_a_standby_names_is_asked_at_once():
             assert (await launched(standby.address)).job == "job-1"
             assert [event.job async for event in follow([standby.address], "job-1")] == ["job-1"]
         assert standby.num_calls == 2
+
+    play(scene())
+
+
+def test_a_launch_goes_under_the_request_id_that_it_is_given_and_else_under_a_new_one():
+    async def scene() -> None:
+        leader = Coordinator(leads)
+        async with answering(leader):
+            for request_id in ("nightly-1", "nightly-1", "", ""):
+                job = json.loads(job_json())
+                config = LaunchConfig(coordinator=leader.address, request_id=request_id, **job)
+                assert [event.job async for event in launch(config)] == ["job-1"]
+        assert leader.request_ids[:2] == ["nightly-1", "nightly-1"]
+        assert len({*leader.request_ids, ""}) == 4
 
     play(scene())
 

@@ -36,7 +36,7 @@ def job_json(**changes: object) -> str:
     """A job of one round for two sites over the flights' task, which no agent here really runs."""
     with initialize_config_module("configs", version_base="1.3"):
         job = asdict(to_config(compose("launch", overrides=["sites=[ewr,jfk]", "rounds=1"])))
-    del job["coordinator"], job["tls"]
+    del job["coordinator"], job["tls"], job["request_id"]
     job["task"]["model"] |= {"width": 4, "depth": 1}
     return json.dumps(job | changes)
 

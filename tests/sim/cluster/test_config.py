@@ -22,6 +22,11 @@ SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig
         ({"replication_factor": 0}, "replication_factor must be 1 to 3"),
         ({"active_rack": 4}, "active_rack must be the rack of a node"),
         ({"client_sites": ["ewr", "ewr"]}, "client_sites must be different names"),
+        ({"client_addresses": {"sfo": "127.0.0.1:3000"}}, "client_addresses must give client_sites an address"),
+        (
+            {"client_sites": ["ewr"], "client_addresses": {"ewr": "3000"}},
+            "client_addresses must give client_sites an address",
+        ),
         ({"control_port": -1}, "control_port must be between 0"),
         ({"max_record_bytes": 0}, "max_record_bytes must be positive"),
         ({"nsup_period_s": -1}, "nsup_period_s must not be negative"),

@@ -12,7 +12,7 @@ from geotrain.wire.info import decode_parameters
 from geotrain.wire.messages import Message, operation
 from geotrain.wire.partitions import decode_replicas
 from sim.control import Control, OrderError
-from tests.conftest import simulated_cluster
+from tests.conftest import free_port, simulated_cluster
 from tests.sim.cluster.wire_client import ALL_PARTITIONS, WireClient
 
 RELAXED = {
@@ -214,6 +214,15 @@ def test_every_client_site_hears_the_addresses_that_are_meant_for_it(sites: Site
         peers = client.info("peers-clear-std")
     assert from_jfk["jfk"] in peers
     assert from_jfk["lga"] in peers
+
+
+def test_a_client_site_reaches_the_nodes_at_the_address_that_is_given_for_it(tmp_path) -> None:
+    port = free_port()
+    overrides = ("client_sites=[jfk]", f"+client_addresses.jfk=localhost:{port}")
+    with simulated_cluster(tmp_path, *overrides), WireClient(f"localhost:{port}") as client:
+        assert client.info("service-clear-std") == f"localhost:{port}"
+        peers = client.info("peers-clear-std")
+        assert all(f"localhost:{port + number}" in peers for number in (1, 2))
 
 
 def test_what_is_sent_over_a_cut_link_arrives_when_it_heals(sites: Sites) -> None:

@@ -55,6 +55,22 @@ def test_bytes_arrive_whole_and_in_order_and_the_end_behind_them() -> None:
     carried(test, delay_ms=1, jitter_ms=5, bytes_per_s=50_000_000)
 
 
+def test_what_a_client_says_first_is_carried_also_by_the_python_of_debian_12(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_reader(self: Any, *callback: Any) -> None:  # 3.11.2's: it begins to read though it was told to pause
+        if not self._closing:
+            self._loop._add_reader(*callback)
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorTransport._add_reader", add_reader)
+
+    async def test(network: Network, address: tuple[str, int]) -> None:
+        with socket.create_connection(address) as client:  # accepted by the loop once these bytes are there
+            client.sendall(b"first")
+            client.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(client, 5) == b"first"
+
+    carried(test)
+
+
 def test_an_answer_takes_the_handshake_and_a_round_trip_at_least() -> None:
     async def test(network: Network, address: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()

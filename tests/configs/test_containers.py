@@ -1,0 +1,74 @@
+"""The compose files: every command is one that its program takes, and the regions are apart."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir, initialize_config_module
+
+import coordinator.config
+import sim.cluster.config
+import sim.wan.config
+import site_agent.config
+from geotrain.program import to_config
+from tests.conftest import ROOT
+
+for program in (coordinator.config, site_agent.config, sim.cluster.config, sim.wan.config):
+    program.register()
+
+REGIONS = {"ewr", "jfk", "lga"}
+SETTINGS = {"GEOTRAIN_SITE": "fra", "GEOTRAIN_RACK": "4", "GEOTRAIN_VIEW": "10.0.0.7:3000"}
+
+
+def services(file: str) -> dict[str, Any]:
+    text = re.sub(r"\$\{(\w+):[-?]([^}]*)\}", lambda found: SETTINGS.get(found[1], found[2]), (ROOT / file).read_text())
+    found: dict[str, Any] = yaml.safe_load(text)["services"]
+    return found
+
+
+MULTISITE = services("docker-compose.multisite.yml")
+
+
+def configured(command: list[str]) -> Any:
+    name = {"coordinator.launch": "launch"}.get(command[0], command[0])
+    with initialize_config_module("configs", version_base="1.3"):
+        return to_config(compose(name, overrides=command[1:]))
+
+
+@pytest.mark.parametrize("name", [name for name in MULTISITE if re.match("coordinator|agent|job", name)])
+def test_what_a_container_starts_is_a_valid_configuration_with_mutual_tls(name):
+    config = configured(MULTISITE[name]["command"])
+    assert config.tls.cert == "/run/tls/cert.pem"
+    mounted = [volume for volume in MULTISITE[name]["volumes"] if ":/run/tls" in volume]
+    who = {"coordinator": "coordinator", "job": "operator"}.get(name.partition("-")[0], name.partition("-")[2])
+    assert mounted == [f"tls-{who}:/run/tls:ro"], "its own certificate, and no other"
+
+
+def test_the_cluster_and_the_wide_area_are_valid_configurations_of_the_same_regions():
+    with initialize_config_dir(str(ROOT / "deploy/multisite"), version_base="1.3"):
+        overrides = ["hydra.searchpath=[pkg://configs]"]
+        cluster = to_config(compose("multisite_cluster", overrides=overrides))
+        wan = to_config(compose("multisite_wan", overrides=overrides))
+    assert set(cluster.client_sites) == set(cluster.client_addresses) == REGIONS
+    assert cluster.links == wan.links
+    listened = {route.listen.rpartition(":")[2]: route for route in wan.routes.values()}
+    for home in ("ewr", "jfk"):
+        config = configured(MULTISITE[f"coordinator-{home}"]["command"])
+        for site, address in config.advertise_to.items():
+            route = listened[address.rpartition(":")[2]]
+            assert (route.site, route.target_site, route.target) == (site, home, config.advertise)
+
+
+def test_only_the_cluster_and_the_wide_area_are_in_more_than_one_region():
+    assert {name for name, service in MULTISITE.items() if len(service["networks"]) > 1} == {"cluster", "wan"}
+    for name, service in MULTISITE.items():
+        region = name.rpartition("-")[2]
+        if region in REGIONS:
+            assert service["networks"] == [region]
+
+
+def test_the_agent_of_one_region_takes_three_settings():
+    config = configured(services("deploy/agent.compose.yml")["agent"]["command"])
+    assert (config.site.name, config.view.rack, config.view.hosts) == ("fra", 4, ["10.0.0.7:3000"])
+    assert config.tls.ca
