@@ -24,7 +24,8 @@ from coordinator.runner import JobRunner
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.program import config_from_json
 from geotrain.tasks.targets import check_targets
-from geotrain.view.connect import Conflict, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Conflict
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from coordinator.facts import JobFacts, LocalizedFacts, RoundFacts
 from geotrain.errors import Fenced, ViewError
-from geotrain.view.connect import Conflict, Record, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Conflict, Record
 from geotrain.view.query import read_set
 from geotrain.view.refusals import InDoubt
 from geotrain.view.retry import pauses

@@ -24,7 +24,8 @@ from coordinator.rules import Rules
 from geotrain.errors import ConfigError, Fenced, GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc.channels import retry_delays_s
-from geotrain.view.connect import Conflict, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Conflict
 from geotrain.view.refusals import Refusal
 
 logger = logging.getLogger(__name__)

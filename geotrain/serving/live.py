@@ -16,7 +16,8 @@ from aerospike_helpers.operations import map_operations
 from geotrain.errors import DataError
 from geotrain.serving.features import EVENTS, Change, LiveFeatures, live_features
 from geotrain.tasks.config import TaskConfig
-from geotrain.view.connect import AerospikeError, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import AerospikeError
 from geotrain.view.records import storable
 from geotrain.view.retry import RETRYABLE, pauses
 from geotrain.view.write import NO_RESPONSE, RowsUnwritten, WriteResult

@@ -11,7 +11,7 @@ from geotrain.serving.scorer import Scorer
 from geotrain.states.lookup import State
 from geotrain.states.watch import ModelWatcher
 from geotrain.tasks.targets import DEFAULT_TARGETS
-from geotrain.view.connect import Record
+from geotrain.view.keyed import Record
 
 # Scored at once: each takes the memory of the model's widest layer.
 MAX_ROWS_AT_ONCE = 65_536

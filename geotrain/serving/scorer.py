@@ -17,7 +17,7 @@ from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.encode import Encoder
 from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
-from geotrain.view.connect import Record
+from geotrain.view.keyed import Record
 
 Read = Callable[[Sequence[Place]], Sequence[Record | None]]
 Asked = Sequence[tuple[RecordColumns, Place | None]]

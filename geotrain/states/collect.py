@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from geotrain.states.aliases import Head, head_of
 from geotrain.states.heads import Bins, change_head, removed
 from geotrain.states.manifest import ALIASES, GRACE_S, MANIFESTS, TENSORS, Manifest, head_key, reference
-from geotrain.view.connect import Conflict, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Conflict
 from geotrain.view.query import read_set
 from geotrain.view.removal import MAX_RECORDS, RECORDS_PER_BATCH, Idle, digest_of, idle_records, remove_idle
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from geotrain.errors import Fenced, ViewError
 from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, UnknownState, head_key, reference
-from geotrain.view.connect import Conflict, Record, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Conflict, Record
 from geotrain.view.refusals import InDoubt
 from geotrain.view.retry import pauses
 

@@ -29,7 +29,8 @@ from geotrain.states.manifest import (
     reference,
 )
 from geotrain.states.tensors import from_parts
-from geotrain.view.connect import Record, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Record
 from geotrain.view.query import read_set
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from geotrain.errors import DataError, ViewError
 from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, UnknownState, check_names, head_key, reference
 from geotrain.states.rows import ROW, TABLE, Layout, set_of
-from geotrain.view.connect import ClientRecord, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import ClientRecord
 
 MAX_KEYS = 5000  # in one look-up
 BINS = [ROW, "aliases", "changes"]

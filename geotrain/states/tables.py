@@ -20,7 +20,8 @@ from geotrain.errors import ConfigError, DataError, ViewError
 from geotrain.states.heads import move_alias, write_manifest
 from geotrain.states.manifest import GRACE_S, MANIFESTS, Manifest, check_names, reference
 from geotrain.states.rows import CONTENT, MAX_NAME_CHARS, ROW, TABLE, Layout, layout_of, set_of
-from geotrain.view.connect import AerospikeError, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import AerospikeError
 from geotrain.view.query import read_set
 from geotrain.view.records import as_arrow, storable
 from geotrain.view.refusals import refusal

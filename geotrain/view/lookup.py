@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from geotrain.errors import DataError
 from geotrain.view.assignment import Assignment, Request
 from geotrain.view.columns import declared_types
 from geotrain.view.cut import Cut, partitions
+from geotrain.view.keyed import Key, Records
 from geotrain.view.layout import GENERATION, KEY, POSITION, Layout
 from geotrain.view.records import Unfit, as_keys
 from geotrain.view.refusals import refusal
@@ -25,9 +25,6 @@ from geotrain.wire.columnar import Decoder, Progress
 from geotrain.wire.digests import digests
 from geotrain.wire.filters import encode_filter
 
-if TYPE_CHECKING:
-    from geotrain.view.connect import Key, View
-
 logger = logging.getLogger(__name__)
 
 KEYS_PER_CHUNK = 4096  # servers take no more than 5000 at a time
@@ -36,9 +33,9 @@ NOWHERE = -1
 
 
 def lookup(
-    view: "View",
+    view: Records,
     set_name: str,
-    keys: "pa.Array | pa.ChunkedArray | Sequence[Key]",
+    keys: pa.Array | pa.ChunkedArray | Sequence[Key],
     columns: Mapping[str, str],
     *,
     cut: Cut | None = None,
@@ -71,7 +68,7 @@ def lookup(
 class _Reader:
     """Reads records of a set by their digests."""
 
-    def __init__(self, view: "View", set_name: str, layout: Layout, cut: Cut | None) -> None:
+    def __init__(self, view: Records, set_name: str, layout: Layout, cut: Cut | None) -> None:
         self._config, self._nodes = view.config, view.nodes
         self._set_name = set_name
         self._filter = encode_filter(None, until_ns=cut.until_ns if cut else None)
@@ -141,7 +138,7 @@ class _Reader:
         return found.set_column(at, POSITION, pc.add(found[POSITION], pa.scalar(start, pa.uint32())))
 
 
-def _array(set_name: str, keys: "pa.Array | pa.ChunkedArray | Sequence[Key]") -> pa.Array:
+def _array(set_name: str, keys: pa.Array | pa.ChunkedArray | Sequence[Key]) -> pa.Array:
     try:
         column = keys if isinstance(keys, pa.Array | pa.ChunkedArray) else pa.array(keys)
         column = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])

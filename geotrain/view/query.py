@@ -5,12 +5,12 @@ but the masters'.
 import time
 from typing import Any
 
-from geotrain.view.connect import AerospikeError, View
+from geotrain.view.keyed import AerospikeError, Records
 from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE, pauses
 
 
-def read_set(view: View, set_name: str, bins: list[str]) -> list[dict[str, Any]]:
+def read_set(view: Records, set_name: str, bins: list[str]) -> list[dict[str, Any]]:
     """Returns these bins of every record, in no order; of a set that is not there, none. Raises ViewError.
 
     All of them are in memory at once: use `View.scan` where they may be more than some thousands.

@@ -13,7 +13,7 @@ from aerospike_helpers import expressions
 from aerospike_helpers.batch.records import BatchRecords, Remove, Write
 from aerospike_helpers.operations import operations
 
-from geotrain.view.connect import CLIENT_ERROR, FILTERED_OUT, NOT_FOUND, AerospikeError, Key, View
+from geotrain.view.keyed import CLIENT_ERROR, FILTERED_OUT, NOT_FOUND, AerospikeError, Key, Records
 from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE, pauses
 
@@ -32,12 +32,12 @@ class Idle(NamedTuple):
     generation: int
 
 
-def digest_of(view: View, set_name: str, key: str) -> bytes:
+def digest_of(view: Records, set_name: str, key: str) -> bytes:
     """Returns what the server calls a record."""
     return bytes(aerospike.calc_digest(view.config.namespace, set_name, key))
 
 
-def idle_records(view: View, set_name: str, idle_s: float, *, but: Collection[bytes] = ()) -> list[Idle]:
+def idle_records(view: Records, set_name: str, idle_s: float, *, but: Collection[bytes] = ()) -> list[Idle]:
     """Returns records of a set that were not written for so long, MAX_RECORDS at most. but: digests that are left out.
 
     Reads no bins, and no copies but the masters'. Raises ViewError.
@@ -65,7 +65,7 @@ def idle_records(view: View, set_name: str, idle_s: float, *, but: Collection[by
     raise refusal(f"listing the set {set_name}", last.code, last.msg) from last
 
 
-def remove_idle(view: View, set_name: str, records: Sequence[Idle], idle_s: float) -> int:
+def remove_idle(view: Records, set_name: str, records: Sequence[Idle], idle_s: float) -> int:
     """Removes those that are still as they were listed, and not written for so long. Returns how many are not there.
 
     Raises ViewError where the cluster does not settle it for `ride_through_s`.
@@ -85,7 +85,7 @@ def remove_idle(view: View, set_name: str, records: Sequence[Idle], idle_s: floa
     return sum(result in (0, NOT_FOUND) for result in results.values())
 
 
-def renew(view: View, set_name: str, keys: Sequence[str], idle_s: float) -> list[bool]:
+def renew(view: Records, set_name: str, keys: Sequence[str], idle_s: float) -> list[bool]:
     """Returns for each key whether there is a record, as the masters know it.
 
     One that was not written for so long is written again as it is, and so not idle any more. Raises ViewError.
@@ -102,7 +102,7 @@ def _idle_for(idle_s: float) -> Any:
 
 
 def _settle(
-    view: View, set_name: str, names: Sequence[Name], request: Callable[[Name], Remove | Write]
+    view: Records, set_name: str, names: Sequence[Name], request: Callable[[Name], Remove | Write]
 ) -> dict[Name, int]:
     """Asks the server for each until it has answered. Returns the result codes."""
     results: dict[Name, int] = {}
@@ -122,7 +122,7 @@ def _settle(
     raise refusal(f"writing {len(names) - len(results)} records of {set_name}", code)
 
 
-def _ask(view: View, requests: Sequence[Remove | Write]) -> list[int]:
+def _ask(view: Records, requests: Sequence[Remove | Write]) -> list[int]:
     try:
         view.client.batch_write(BatchRecords(list(requests)))
     except AerospikeError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from geotrain.errors import DataError
-from geotrain.view.connect import AerospikeError, View
+from geotrain.view.keyed import AerospikeError, Records
 from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE, pauses
 from geotrain.wire.info import decode_entries
@@ -21,7 +21,7 @@ class SetSize(NamedTuple):
     num_bytes: int
 
 
-def set_sizes(view: View, names: Iterable[str]) -> dict[str, SetSize]:
+def set_sizes(view: Records, names: Iterable[str]) -> dict[str, SetSize]:
     """Returns the sizes of some sets. Raises DataError where one has no records, ViewError where no node answers."""
     namespace = view.config.namespace
     totals: dict[str, tuple[int, int]] = {}
@@ -40,7 +40,7 @@ def set_sizes(view: View, names: Iterable[str]) -> dict[str, SetSize]:
     return sizes
 
 
-def _ask(view: View, question: str) -> dict[str, Any]:
+def _ask(view: Records, question: str) -> dict[str, Any]:
     """All nodes' answers. One that has died is asked in vain until the client knows that it has."""
     for pause_s in pauses(view.config.ride_through_s):
         try:

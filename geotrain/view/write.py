@@ -13,7 +13,7 @@ from aerospike_helpers import expressions
 from aerospike_helpers.batch.records import BatchRecords, Write
 
 from geotrain.errors import ViewError
-from geotrain.view.connect import FILTERED_OUT, AerospikeError, Key, View
+from geotrain.view.keyed import FILTERED_OUT, AerospikeError, Key, Records
 from geotrain.view.pacing import Window
 from geotrain.view.records import canonical, operations, storable
 from geotrain.view.refusals import reason
@@ -94,7 +94,7 @@ class RowsUnwritten(ViewError):
 
 
 def write(
-    view: View,
+    view: Records,
     table: Any,
     set_name: str,
     key: str,
@@ -138,7 +138,7 @@ class _Writer:
     stopped: no row could be settled for as long as the cluster may take to recover; or nobody waits for the result.
     """
 
-    view: View
+    view: Records
     set_name: str
     key: str
     newer_by: str | None

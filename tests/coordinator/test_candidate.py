@@ -13,7 +13,7 @@ from coordinator.candidate import Candidate
 from coordinator.leadership import Leadership
 from geotrain.errors import Fenced, ViewError
 from geotrain.lease import Lease
-from geotrain.view.connect import Conflict
+from geotrain.view.keyed import Conflict
 
 LEASE_S = 0.5
 DEADLINE_S = 30

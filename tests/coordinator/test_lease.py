@@ -9,7 +9,8 @@ import pytest
 from coordinator.lease import LeaseHolder
 from geotrain.errors import Fenced
 from geotrain.lease import LEASES, read_lease
-from geotrain.view.connect import Conflict, View, connect
+from geotrain.view.connect import View, connect
+from geotrain.view.keyed import Conflict
 from geotrain.view.refusals import InDoubt
 from tests.view.views import view_config
 

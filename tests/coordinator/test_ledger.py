@@ -8,7 +8,8 @@ import pytest
 from coordinator.facts import CommitFacts, CutFacts, LocalizedFacts, RoundFacts
 from coordinator.ledger import JOBS, ROUNDS, Ledger, unfinished
 from geotrain.errors import Fenced
-from geotrain.view.connect import Conflict, View, connect
+from geotrain.view.connect import View, connect
+from geotrain.view.keyed import Conflict
 from geotrain.view.refusals import InDoubt
 from tests.view.views import view_config
 

@@ -20,7 +20,7 @@ from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
 from geotrain.tasks.samples import encode, summarize
 from geotrain.tasks.targets import DEFAULT_TARGETS
-from geotrain.view.connect import Record
+from geotrain.view.keyed import Record
 from sim.flights import SITES, shared_tables, site_data
 from site_agent.join.steps import join_rows
 from tests.sim.test_config import sim

@@ -8,7 +8,7 @@ from geotrain.states.heads import fence, move_alias
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, UnknownState, head_key
 from geotrain.states.publish import publish, write_state
-from geotrain.view.connect import Conflict
+from geotrain.view.keyed import Conflict
 from geotrain.view.refusals import InDoubt
 
 SCOPE = "global"

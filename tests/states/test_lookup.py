@@ -7,7 +7,8 @@ from geotrain.errors import ConfigError, ViewError
 from geotrain.states.heads import change_head
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, UnknownState
-from geotrain.view.connect import Record, connect
+from geotrain.view.connect import connect
+from geotrain.view.keyed import Record
 from tests.states.test_publish import put_state, value_of
 from tests.view.views import view_config
 

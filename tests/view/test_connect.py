@@ -5,7 +5,8 @@ import pytest
 
 from geotrain.errors import ViewError
 from geotrain.view.config import ViewConfig
-from geotrain.view.connect import Conflict, Record, connect
+from geotrain.view.connect import connect
+from geotrain.view.keyed import Conflict, Record
 from geotrain.view.refusals import InDoubt
 from tests.conftest import simulated_cluster
 from tests.view.views import ScriptedClient, failure, view_config
@@ -100,7 +101,7 @@ def test_records_of_several_sets_are_read_at_once(view, set_name, num_reads):
 
 
 def test_many_are_read_in_the_order_of_the_keys(view, set_name, monkeypatch):
-    monkeypatch.setattr("geotrain.view.connect.MAX_KEYS_PER_BATCH", 2)
+    monkeypatch.setattr("geotrain.view.keyed.MAX_KEYS_PER_BATCH", 2)
     for key in range(5):
         view.put(set_name, key, {"a": key})
     keys = [4, 99, 0, 2, 4, 1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geotrain.errors import DataError
 from geotrain.view import write as write_module
-from geotrain.view.connect import Record
+from geotrain.view.keyed import Record
 from geotrain.view.lookup import lookup
 from geotrain.view.write import RowsUnwritten, WriteResult, write
 from tests.view.views import ScriptedClient, failure

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from geotrain.errors import ViewError
-from geotrain.view.connect import Conflict, View
+from geotrain.view.connect import View
+from geotrain.view.keyed import Conflict
 from geotrain.view.query import read_set
 from geotrain.view.refusals import InDoubt
 from tests.simulation.rounds.network import Network
