@@ -14,6 +14,7 @@ from geotrain.view.columns import declared_types
 from geotrain.view.cut import Cut, partitions
 from geotrain.view.keyed import Key, Records
 from geotrain.view.layout import GENERATION, KEY, POSITION, Layout
+from geotrain.view.nodes import UnknownSet
 from geotrain.view.records import Unfit, as_keys
 from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE
@@ -45,8 +46,9 @@ def lookup(
     keys: integers, strings or bytes, all of one kind; one that comes again is read once.
     columns: bin name -> type word. A bin that a record lacks is null. Where there is no record, or none that is in the
     cut, the whole row is null, and only there is `__generation`.
-    Read where `view.reads` says, tried again for `deadline_s`. Raises DataError where keys are null or mixed, and where
-    a record holds another type than a column declares; ViewError where records can't be read.
+    Read where `view.reads` says, tried again for `deadline_s`. Raises DataError where keys are null or mixed, where a
+    record holds another type than a column declares, and where there is no such set; ViewError where records can't be
+    read.
     """
     types = declared_types(set_name, columns, reserved=(KEY, GENERATION))
     # One index a key, into the distinct ones.
@@ -57,6 +59,8 @@ def lookup(
         [reader.layout.schema.empty_table()]
         + [reader.read(hashed, start) for start in range(0, len(hashed), KEYS_PER_CHUNK)]
     )
+    if len(hashed) and not len(found) and set_name not in (objects := view.nodes.objects()):
+        raise UnknownSet(set_name, view.config.namespace, objects)
     row_of = np.full(len(hashed), NOWHERE)
     row_of[found[POSITION].to_numpy()] = np.arange(len(found))
     rows = row_of[encoded.indices.to_numpy()]

@@ -175,6 +175,6 @@ class Streams:
         declared = type_word(self.layout.schema.field(column).type)
         return DataError(
             f"set {self.set_name}: column {column} is declared {declared}, but a record holds {held}",
-            f"correct the declared type, write {column} as {declared} everywhere, or read such values as null with "
-            "on_mismatch=null",
+            f"correct the declared type, or write {column} as {declared} everywhere; a scan can read such values as "
+            "null with on_mismatch=null",
         )

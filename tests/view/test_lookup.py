@@ -113,6 +113,11 @@ def test_a_record_of_another_type_than_declared_is_refused_by_column(view, plane
         lookup(view, planes, ["a", "b"], {"n": "float64"})
 
 
+def test_a_set_that_is_not_there_is_said_and_not_taken_for_absent_records(view, planes):
+    with pytest.raises(DataError, match=f"there is no set {planes}-typo in namespace"):
+        lookup(view, f"{planes}-typo", ["a"], COLUMNS)
+
+
 def test_a_type_that_no_column_has_is_refused(view, planes):
     with pytest.raises(DataError, match=f"set {planes}: column n has the unknown type 'number'"):
         lookup(view, planes, ["a"], {"n": "number"})

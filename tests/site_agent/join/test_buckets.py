@@ -18,8 +18,12 @@ def bucket_file(folder: Path, version: str = "v1" * 16, set_name: str = "account
     return BucketFile(folder, "orders", version, set_name, "key")
 
 
+# No record's key has a NUL character: the client would cut it there, and what writes refuses it.
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+
+
 @given(
-    st.lists(st.none() | st.text(max_size=8), max_size=40).map(lambda keys: pl.Series(keys, dtype=pl.String))
+    st.lists(st.none() | TEXTS, max_size=40).map(lambda keys: pl.Series(keys, dtype=pl.String))
     | st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=40).map(
         lambda keys: pl.Series(keys, dtype=pl.Int64)
     ),
