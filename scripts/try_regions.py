@@ -4,6 +4,7 @@
 running; `--keep` leaves everything as it is.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -25,8 +26,6 @@ POLL_S = 1.0
 IMAGE = "localhost/geotrain"
 # So that a job is still under way when it is looked at.
 MANY_ROUNDS = 30
-# How long a region is away, at least.
-AWAY_S = 30.0
 
 
 def _docker_runs() -> bool:
@@ -86,13 +85,6 @@ def _state(service: str) -> Any:
 
 def _is_done(state: Any) -> bool:
     return bool(state["Status"] == "exited" and state["ExitCode"] == 0)
-
-
-def order(fault: str) -> None:
-    """Order a fault of the wide area: of gRPC's, and of the view's."""
-    for name in ("wan", "cluster"):
-        done = engine("exec", container(name), "python", "-m", "sim.control", "127.0.0.1:3100", fault)
-        check(done.returncode == 0, f"{fault} in {name} {done.stderr.strip()}")
 
 
 def answers(service: str, port: int) -> bool:
@@ -165,15 +157,36 @@ def build() -> None:
 
 def bring_up() -> None:
     """Everything but a job, in the order that the file's `depends_on` has."""
+    if (
+        ENGINE == "podman"
+    ):  # podman-compose 1.0 makes networks without their driver_opts, but takes those that are there
+        for site in SITES:
+            engine("network", "create", "--opt=isolate=true", f"{PROJECT}_{site}")
     start("certificates")
     wait_done("certificates", deadline_s=60)
     start("cluster", "wan")
     for name in ("cluster", "wan"):
         wait_for(f"{name} listens", lambda name=name: answers(name, 3100), 120)
     start(*COORDINATORS, *(f"ingest-{site}" for site in SITES))
-    wait_for("a coordinator leads", leader, 120)
+    wait_for("a coordinator leads", leader, 180)
     wait_done(*(f"ingest-{site}" for site in SITES), deadline_s=420)
     start(*(f"agent-{site}" for site in SITES))
+    check(not reaches("agent-lga", "coordinator-ewr"), "one region reaches another through the wide area only")
+
+
+def reaches(one: str, other: str) -> bool:
+    """Whether a container can connect to, or is refused by, the address that another one has in its own network."""
+    networks = json.loads(engine("inspect", container(other)).stdout)[0]["NetworkSettings"]["Networks"]
+    [address] = [each["IPAddress"] for each in networks.values()]
+    look = f"import socket; print(socket.socket().connect_ex(({address!r}, 50551)))"
+    said = engine("exec", container(one), "timeout", "5", "python", "-c", look).stdout.strip()
+    return said in ("0", str(errno.ECONNREFUSED))
+
+
+def take_down() -> None:
+    compose("down", "-v")
+    if ENGINE == "podman":
+        engine("network", "rm", *(f"{PROJECT}_{site}" for site in SITES))
 
 
 def launch(name: str, rounds: int) -> None:
@@ -192,30 +205,17 @@ def the_main_job_reaches_its_numbers() -> None:
 
 
 def a_region_that_dies_is_not_waited_for_and_catches_up() -> None:
-    lga = container("agent-lga")
-    _lose_a_region("dies", lambda: engine("kill", lga), lambda: engine("start", lga))
-
-
-def a_region_that_is_cut_off_is_not_waited_for_and_catches_up() -> None:
-    started = _state("agent-lga")["StartedAt"]
-    _lose_a_region("cut", lambda: order("cut:site=lga"), lambda: order("heal:site=lga"))
-    check(_state("agent-lga")["StartedAt"] == started, "its agent was alive all the time")
-
-
-def _lose_a_region(name: str, lose: Callable[[], object], regain: Callable[[], object]) -> None:
-    launch(name, MANY_ROUNDS)
-    wait_for("round 2 is open", lambda: is_in_round(name, 2), 240)
-    regained_s = time.monotonic() + AWAY_S
-    lose()
-    seen = wait_for("a round is committed without lga", lambda: committed_without("lga", name), 240)
+    launch("region", MANY_ROUNDS)
+    wait_for("round 2 is open", lambda: is_in_round("region", 2), 240)
+    engine("kill", container("agent-lga"))
+    seen = wait_for("a round is committed without lga", lambda: committed_without("lga", "region"), 240)
     check(seen["round"] >= 2, f"round {seen['round']} closed without lga: {seen['commit']['reason']}")
     check(site_state("lga") in ("silent", "gone"), "that lga is not here is said")
-    check(control("pause", name), "an operator pauses the job")
-    time.sleep(max(0.0, regained_s - time.monotonic()))
-    regain()
+    check(control("pause", "region"), "an operator pauses the job")
+    engine("start", container("agent-lga"))
     wait_for("lga is here again", lambda: site_state("lga") == "here", 180)
-    check(control("resume", name), "an operator resumes it")
-    seen = wait_for("the job ends", lambda: ended(name), 600)
+    check(control("resume", "region"), "an operator resumes it")
+    seen = wait_for("the job ends", lambda: ended("region"), 600)
     check(seen["status"] == "finished", f"the job is finished: {seen['reason']}")
     check("lga" in seen["history"][-1]["commit"]["weights"], "lga was in the last round")
     check({each["site"] for each in seen["localized"]} == set(SITES), "all three regions have a model of their own")
@@ -252,17 +252,16 @@ def main() -> None:
         return
     started_s = time.monotonic()
     build()
-    compose("down", "-v")
+    take_down()
     try:
         bring_up()
         the_main_job_reaches_its_numbers()
         a_region_that_dies_is_not_waited_for_and_catches_up()
-        a_region_that_is_cut_off_is_not_waited_for_and_catches_up()
         a_standby_goes_on_in_the_same_round()
         what_is_finished_stays_so_after_down_and_up()
     finally:
         if not keep:
-            compose("down", "-v")
+            take_down()
     print(f"all held, in {time.monotonic() - started_s:.0f} s")
 
 
