@@ -343,3 +343,17 @@ def test_what_a_batch_gives_is_known_by_the_positions_of_its_keys(data: st.DataO
     assert whole(batches, list(schema)) == expected(there, schema)
     assert decoder.ended
     assert decoder.failures == {100 + m.transaction_ttl: 11 for m in sent if m.result_code == 11}
+
+
+@pytest.mark.parametrize("exchange", [e for e in exchanges() if e.case.startswith("batch-read-")], ids=lambda e: e.case)
+def test_batches_of_a_real_server_decode_to_the_same_columns_as_message_by_message(exchange: Exchange) -> None:
+    messages = [message for reply in exchange.replies for message in decode_messages(reply.body)][:-1]
+    there = [message for message in messages if not message.result_code]
+    schema = {op.name.decode(): op.particle for message in there for op in message.ops}
+    decoder = Decoder(schema, Progress(), positions=True)
+    decoder.begin_batch(np.arange(len(messages)))
+    batches = feed(decoder, b"".join(encode_frame(*reply) for reply in exchange.replies))
+    assert [at for batch in batches for at in batch.positions.to_pylist()] == [m.transaction_ttl for m in there]
+    assert whole(batches, list(schema)) == expected(there, schema)
+    assert decoder.ended
+    assert not decoder.failures
