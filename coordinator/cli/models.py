@@ -45,7 +45,6 @@ Reference = Annotated[
         "scope and what production points to.",
     ),
 ]
-Scope = Annotated[str, typer.Argument(metavar="MODEL", help="MODEL[/SCOPE], by default the global scope.")]
 Alias = Annotated[str, typer.Option(help="The alias that is moved.")]
 Why = Annotated[str, typer.Option("--reason", help="What the state's card tells of it, beside who it was.")]
 

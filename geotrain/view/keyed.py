@@ -1,9 +1,9 @@
 """Records of the view by key, in and out, through the official client. Knows nothing of what the records mean."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import aerospike
 from aerospike import exception as aerospike_errors
@@ -18,6 +18,7 @@ from geotrain.view.retry import RETRYABLE, pauses
 if TYPE_CHECKING:
     from geotrain.view.nodes import Nodes
 
+Answer = TypeVar("Answer")
 Key = str | int | bytes
 ClientRecord = tuple[Any, dict[str, Any], dict[str, Any]]  # key, metadata, bins
 AerospikeError = aerospike_errors.AerospikeError
@@ -168,6 +169,21 @@ class Records:
                     break
             time.sleep(pause_s)
         raise refusal(f"writing {set_name}/{key!r}", last.code, last.msg, in_doubt) from last
+
+    def persist(self, doing: str, read: Callable[[], Answer]) -> Answer:
+        """Returns what a read by the client gives, tried again for `ride_through_s` where its failure may pass.
+
+        doing: in words, for the ViewError that is raised where it does not.
+        """
+        for pause_s in pauses(self.config.ride_through_s):
+            try:
+                return read()
+            except AerospikeError as error:
+                last = error
+                if error.code not in RETRYABLE:
+                    break
+            time.sleep(pause_s)
+        raise refusal(doing, last.code, last.msg) from last
 
     @cached_property
     def nodes(self) -> "Nodes":

@@ -2,12 +2,9 @@
 but the masters'.
 """
 
-import time
 from typing import Any
 
-from geotrain.view.keyed import AerospikeError, Records
-from geotrain.view.refusals import refusal
-from geotrain.view.retry import RETRYABLE, pauses
+from geotrain.view.keyed import Records
 
 
 def read_set(view: Records, set_name: str, bins: list[str]) -> list[dict[str, Any]]:
@@ -18,14 +15,10 @@ def read_set(view: Records, set_name: str, bins: list[str]) -> list[dict[str, An
     config = view.config
     deadline_ms = round(config.deadline_s * 1000)
     policy = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "max_retries": 0}
-    for pause_s in pauses(config.ride_through_s):
-        try:
-            query = view.client.query(config.namespace, set_name)
-            query.select(*bins)
-            return [found for _, _, found in query.results(policy)]
-        except AerospikeError as error:
-            last = error
-            if error.code not in RETRYABLE:
-                break
-        time.sleep(pause_s)
-    raise refusal(f"reading the set {set_name}", last.code, last.msg) from last
+
+    def read() -> list[dict[str, Any]]:
+        query = view.client.query(config.namespace, set_name)
+        query.select(*bins)
+        return [found for _, _, found in query.results(policy)]
+
+    return view.persist(f"reading the set {set_name}", read)

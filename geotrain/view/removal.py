@@ -45,24 +45,20 @@ def idle_records(view: Records, set_name: str, idle_s: float, *, but: Collection
     config = view.config
     deadline_ms = round(config.scan_deadline_s * 1000)
     policy = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "expressions": _idle_for(idle_s)}
-    for pause_s in pauses(config.ride_through_s):
+
+    def read() -> list[Idle]:
         found: list[Idle] = []
 
-        def take(row: tuple[Any, dict[str, int], Any], into: list[Idle] = found) -> bool:
+        def take(row: tuple[Any, dict[str, int], Any]) -> bool:
             (*_, digest), meta, _ = row
             if bytes(digest) not in but:
-                into.append(Idle(bytes(digest), meta["gen"]))
-            return len(into) < MAX_RECORDS
+                found.append(Idle(bytes(digest), meta["gen"]))
+            return len(found) < MAX_RECORDS
 
-        try:
-            view.client.query(config.namespace, set_name).foreach(take, policy, {"nobins": True})
-            return found
-        except AerospikeError as error:
-            last = error
-            if error.code not in RETRYABLE:
-                break
-        time.sleep(pause_s)
-    raise refusal(f"listing the set {set_name}", last.code, last.msg) from last
+        view.client.query(config.namespace, set_name).foreach(take, policy, {"nobins": True})
+        return found
+
+    return view.persist(f"listing the set {set_name}", read)
 
 
 def remove_idle(view: Records, set_name: str, records: Sequence[Idle], idle_s: float) -> int:

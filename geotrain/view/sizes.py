@@ -1,13 +1,10 @@
 """How big the sets of the view are, as its nodes count them: estimates for whoever plans. Reads no record."""
 
-import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from geotrain.errors import DataError
-from geotrain.view.keyed import AerospikeError, Records
-from geotrain.view.refusals import refusal
-from geotrain.view.retry import RETRYABLE, pauses
+from geotrain.view.keyed import Records
 from geotrain.wire.info import decode_entries
 
 # What servers before and after version 7 call the bytes of a set.
@@ -42,13 +39,9 @@ def set_sizes(view: Records, names: Iterable[str]) -> dict[str, SetSize]:
 
 def _ask(view: Records, question: str) -> dict[str, Any]:
     """All nodes' answers. One that has died is asked in vain until the client knows that it has."""
-    for pause_s in pauses(view.config.ride_through_s):
-        try:
-            replies: dict[str, Any] = view.client.info_all(question, {"timeout": round(view.config.deadline_s * 1000)})
-            return replies
-        except AerospikeError as error:
-            last = error
-            if error.code not in RETRYABLE:
-                break
-        time.sleep(pause_s)
-    raise refusal("asking the nodes for the sizes of sets", last.code, last.msg) from last
+
+    def read() -> dict[str, Any]:
+        replies: dict[str, Any] = view.client.info_all(question, {"timeout": round(view.config.deadline_s * 1000)})
+        return replies
+
+    return view.persist("asking the nodes for the sizes of sets", read)
