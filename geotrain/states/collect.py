@@ -132,14 +132,15 @@ def collect(view: View, *, num_newest: int = NUM_NEWEST, grace_s: float = GRACE_
 
 
 def _manifests(view: View, grace_s: float) -> tuple[dict[str, Found], dict[bytes, Idle]]:
-    """Returns all manifests by reference; and those that were not written for the grace, as records."""
+    """Returns all manifests by reference, in order; and those that were not written for the grace, as records."""
     idle = {record.digest: record for record in idle_records(view, MANIFESTS, grace_s)}
-    found = {}
+    found = []
     for row in read_set(view, MANIFESTS, ["manifest", "epoch", "retired"]):
         manifest = Manifest.from_bytes(row["manifest"])
         is_idle = digest_of(view, MANIFESTS, manifest.reference) in idle
-        found[manifest.reference] = Found(manifest, "epoch" in row, "retired" in row, is_idle)
-    return found, idle
+        found.append(Found(manifest, "epoch" in row, "retired" in row, is_idle))
+    found.sort(key=lambda each: (each.scope, each.manifest.version))  # nodes answer in any order
+    return {each.manifest.reference: each for each in found}, idle
 
 
 def _give_up(

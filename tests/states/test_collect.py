@@ -138,6 +138,20 @@ def test_a_dry_run_says_the_same_and_changes_nothing(view, model, clock, gc):
         clock.advance(GRACE_S + 1)
 
 
+def test_what_it_tells_is_in_the_order_of_versions_however_the_nodes_answer(view, model, clock, gc, monkeypatch):
+    put_versions(view, model, 12)
+    there = collect_module.read_set
+    for turn in (list, reversed):
+        monkeypatch.setattr(collect_module, "read_set", lambda *args, turn=turn: turn(list(there(*args))))
+        told = gc(dry_run=True)
+        assert told.retired == [f"{model}/global@{version}" for version in range(1, 11)]
+    gc()
+    clock.advance(GRACE_S + 1)
+    for turn in (list, reversed):
+        monkeypatch.setattr(collect_module, "read_set", lambda *args, turn=turn: turn(list(there(*args))))
+        assert gc(dry_run=True).removed == told.retired
+
+
 def test_what_a_publisher_has_abandoned_goes(view, model, clock, gc):
     put_versions(view, model, 1)
     left = {"model": model, "scope": SCOPE, "lineage": {}, "metadata": {}}
