@@ -88,17 +88,17 @@ def serve(number: int, coordinator: str, hosts: str, folder: Path, train_s: floa
 
 def main() -> None:
     coordinator, hosts, folder, num_sites, train_s = (*sys.argv[1:], "0")[:5]
-    children = []
+    children = {}
     for number in range(int(num_sites)):  # forked: what they import is in memory once
         child = os.fork()
         if child == 0:
             serve(number, coordinator, hosts, Path(folder), float(train_s))
             os._exit(1)  # only a failure ends it
-        children.append(child)
+        children[child] = site_name(number)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
-        os.wait()
-        raise SystemExit("an agent ended")
+        child, status = os.wait()
+        raise SystemExit(f"the agent of {children.pop(child)} ended with {os.waitstatus_to_exitcode(status)}")
     finally:
         for child in children:
             os.kill(child, signal.SIGKILL)

@@ -42,6 +42,7 @@ MAX_TIMES_THE_FLOOR = 2.5
 MAX_MEMORY_MB = 250
 SAMPLE_S = 0.02
 READY_DEADLINE_S = 180
+CHECK_S = 1.0
 
 
 def main() -> None:
@@ -102,7 +103,7 @@ def rounds(
         supervisor.wait_says(coordinator, "ready", deadline_s=READY_DEADLINE_S)
         supervisor.start_python("agents", "benchmarks.agents", listen, view, str(folder), str(num_sites))
         with watched(psutil.Process(coordinator.process.pid)) as memory:
-            events = asyncio.run(_follow(job(mb, sites, num_rounds, listen)))
+            events = asyncio.run(_follow(job(mb, sites, num_rounds, listen), supervisor))
     ended = events[-1].ended
     assert ended.status == "finished", ended.reason
     committed = [event.time_s for event in events if event.HasField("round")]
@@ -135,8 +136,16 @@ def job(mb: int, sites: list[str], num_rounds: int, coordinator: str) -> LaunchC
     )
 
 
-async def _follow(config: LaunchConfig) -> list[pb.JobEvent]:
-    return [event async for event in launch(config)]
+async def _follow(config: LaunchConfig, supervisor: Supervisor) -> list[pb.JobEvent]:
+    """Raises ProcessFailed where a process ends meanwhile: the job would wait for its site."""
+
+    async def events() -> list[pb.JobEvent]:
+        return [event async for event in launch(config)]
+
+    job = asyncio.create_task(events())
+    while not (await asyncio.wait({job}, timeout=CHECK_S))[0]:
+        supervisor.check()
+    return job.result()
 
 
 def _phases(events: list[pb.JobEvent]) -> dict[str, float]:

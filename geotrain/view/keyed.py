@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 import aerospike
 from aerospike import exception as aerospike_errors
 from aerospike_helpers import expressions
+from aerospike_helpers.batch.records import BatchRecords  # not left to the client: see _read_batch
 
 from geotrain.errors import ViewError
 from geotrain.view import verify
@@ -242,10 +243,14 @@ class Records:
     def _read_batch(
         self, places: Sequence[tuple[str, Key]], bins: list[str] | None, policy: dict[str, Any] | None
     ) -> tuple[int, Sequence[Any]]:
-        """Returns 0 and what came for each place; or why nothing came, and None for each."""
+        """Returns 0 and what came for each place; or why nothing came, and None for each.
+
+        The client imports the class of its results in its first batch, and ends the process with SIGSEGV where another
+        thread has that import half done: here it was imported before.
+        """
         nothing = [None] * len(places)
         try:
-            read = self.client.batch_read([self.key(*place) for place in places], bins, policy)
+            read: BatchRecords = self.client.batch_read([self.key(*place) for place in places], bins, policy)
         except AerospikeError as error:
             return error.code or CLIENT_ERROR, nothing
         if len(read.batch_records) < len(places):  # a batch that failed as a whole is not always raised

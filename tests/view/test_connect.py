@@ -1,5 +1,7 @@
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -203,3 +205,9 @@ def test_local_reads_are_answered_by_the_sites_own_rack(cluster, set_name):
         view.get_many(set_name, list(range(40)))
         again = counts(view, "batch_sub_read_success")
         assert {rack for rack in again if again[rack] > batched[rack]} == {own}
+
+
+def test_what_the_client_imports_in_its_first_batch_is_imported_before():
+    """Two threads with their first batches: the second met a half imported module, and the process ended by SIGSEGV."""
+    ask = "import sys, geotrain.view.keyed; print('aerospike_helpers.batch.records' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout == "True\n"
