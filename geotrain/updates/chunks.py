@@ -80,7 +80,7 @@ class Spool:
                 break
         return open(os.open(self.part, os.O_CREAT | os.O_WRONLY), "wb", buffering=0)
 
-    def add(self, offset: int, data: bytes) -> None:
+    def add(self, offset: int, data: bytes | memoryview) -> None:
         """Take the next bytes. Raises UpdateRefused where they are not, DiskFull where they can't be written."""
         if offset != self.received:
             raise UpdateRefused(f"the chunk starts at byte {offset}, expected {self.received}")
