@@ -19,6 +19,7 @@ class ViewTlsConfig:
     name: str = ""
 
     def __post_init__(self) -> None:
+        _check_name("view.tls.name", self.name)
         if bool(self.cert) != bool(self.key):
             raise ValueError(
                 "view.tls.cert and view.tls.key belong together,"
@@ -84,4 +85,12 @@ def _seed(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")  # IPv6 is written [::1]:3000
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"view.hosts must hold host:port, got {text!r}")
+    _check_name("view.hosts", host)
     return host, int(port)
+
+
+def _check_name(field_name: str, name: str) -> None:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{field_name}: {name!r} can't be the name of a host") from None

@@ -15,6 +15,7 @@ def test_hosts_are_taken_apart_with_their_ports():
         ("hosts", ["as1.example"]),
         ("hosts", [":3000"]),
         ("hosts", ["as1.example:70000"]),
+        ("hosts", ["as1..example:3000"]),
         ("reads", "fast"),
         ("deadline_s", 0),
         ("connect_timeout_s", float("nan")),
@@ -38,9 +39,10 @@ def test_the_name_of_the_certificate_stands_for_every_seed():
         (lambda: ViewTlsConfig(ca="ca.pem", cert="cert.pem"), r"view\.tls\.key is not given"),
         (lambda: ViewTlsConfig(ca="ca.pem", key="key.pem"), r"view\.tls\.cert is not given"),
         (lambda: ViewTlsConfig(cert="cert.pem", key="key.pem"), r"view\.tls\.cert is given without view\.tls\.ca"),
+        (lambda: ViewTlsConfig(ca="ca.pem", name=".example"), r"view\.tls\.name: '\.example' can't be"),
         (lambda: ViewTlsConfig(name="as.example"), r"view\.tls\.name is given without view\.tls\.ca"),
     ],
 )
-def test_settings_that_belong_together_are_given_together(make, missing):
+def test_settings_that_do_not_go_together_are_refused_by_name(make, missing):
     with pytest.raises(ValueError, match=missing):
         make()
