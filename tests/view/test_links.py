@@ -91,6 +91,10 @@ def test_records_by_key_go_in_and_out(view, set_name):
     assert view.get_many(set_name, ["k", "absent"]) == [Record({"a": 1}, 1), None]
 
 
+def test_nodes_are_found_through_one_of_them(secured):
+    assert len(Nodes(replace(secured.config, hosts=secured.config.hosts[1:2])).partition_map().nodes) == 3
+
+
 def test_tables_scans_and_look_ups_go_in_and_out(view, set_name):
     rows = fill(view, set_name)
     assert pl.from_arrow(view.scan(set_name, COLUMNS).read_all()).sort("n").equals(rows)
