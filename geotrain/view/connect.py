@@ -11,6 +11,7 @@ from geotrain.view import verify
 from geotrain.view.config import ViewConfig
 from geotrain.view.keyed import AerospikeError, Key, Records
 from geotrain.view.refusals import refusal
+from geotrain.view.retry import pauses
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     from geotrain.view.cut import Cut
     from geotrain.view.write import WriteResult
 
+TIMEOUT = 9
 UNKNOWN_HERE = (4, 25)  # to the node, or to its edition
+
+# How long the client waits for a node that it asks who holds what: it asks one after the other, and until the last has
+# answered, or not, it sends commands where they went before. So long a silent node makes partitions unreachable that
+# others have taken over. The client's own default.
+NODE_DEADLINE_S = 1.0
+LOOK_AGAIN_S = 0.2
 
 
 class View(Records):
@@ -75,6 +83,10 @@ def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:
     client = _open(config)
     try:
         facts = _ask(client, config, end_s)
+        # A node that was too slow for the client is found when it looks again, every second.
+        while verify.silent(facts) and time.monotonic() + LOOK_AGAIN_S < end_s:
+            time.sleep(LOOK_AGAIN_S)
+            facts = _ask(client, config, end_s)
         if found := verify.problems(facts, config, expected_racks):
             raise ViewError(
                 f"the view at {_hosts(config)} can't be relied on: " + "; ".join(problem.what for problem in found),
@@ -118,7 +130,7 @@ def _open(config: ViewConfig) -> Any:
         "validate_keys": True,
         "rack_aware": True,  # does no harm where the edition knows no racks
         "rack_ids": [config.rack],
-        "connect_timeout": max(1, round(config.connect_timeout_s * 1000 / len(config.hosts))),
+        "connect_timeout": max(1, round(1000 * min(NODE_DEADLINE_S, config.connect_timeout_s / len(config.hosts)))),
         "policies": {
             "read": read,
             "batch": read,
@@ -128,13 +140,18 @@ def _open(config: ViewConfig) -> Any:
             "batch_write": {"exists": aerospike.POLICY_EXISTS_CREATE_OR_REPLACE},
         },
     }
-    try:
-        return aerospike.client(settings)
-    except AerospikeError as error:
-        raise ViewError(
-            f"no cluster answers at {_hosts(config)} within {config.connect_timeout_s:g} s ({error.msg})",
-            "start it, or set view.hosts to the address of one of its nodes",
-        ) from error
+    for pause_s in pauses(config.connect_timeout_s):
+        try:
+            return aerospike.client(settings)
+        except AerospikeError as error:
+            last = error
+            if error.code != TIMEOUT:
+                break
+        time.sleep(pause_s)
+    raise ViewError(
+        f"no cluster answers at {_hosts(config)} within {config.connect_timeout_s:g} s ({last.msg})",
+        "start it, or set view.hosts to the address of one of its nodes",
+    ) from last
 
 
 def _hosts(config: ViewConfig) -> str:
