@@ -38,7 +38,6 @@ LABEL org.opencontainers.image.title="geotrain" \
       org.opencontainers.image.version="${VERSION}"
 USER geotrain
 WORKDIR /var/lib/geotrain
-VOLUME /var/lib/geotrain
 # The program itself gets the signals: SIGTERM is a graceful stop.
 ENTRYPOINT ["python", "-m"]
 CMD ["coordinator"]

@@ -80,7 +80,7 @@ def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:
     Raises ViewError with every reason and its remedy.
     """
     end_s = time.monotonic() + config.connect_timeout_s
-    client = _open(config)
+    client = open_client(config)
     try:
         facts = _ask(client, config, end_s)
         # A node that was too slow for the client is found when it looks again, every second.
@@ -113,7 +113,7 @@ def _ask(client: Any, config: ViewConfig, end_s: float) -> dict[str, verify.Node
     return {node: verify.node_facts(of_node, config.namespace) for node, of_node in answers.items()}
 
 
-def _open(config: ViewConfig) -> Any:
+def open_client(config: ViewConfig) -> Any:
     deadline_ms = round(config.deadline_s * 1000)
     read = {
         "total_timeout": deadline_ms,
