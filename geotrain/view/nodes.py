@@ -21,6 +21,8 @@ Address = tuple[str, int]
 MAX_NODES_ASKED_AT_ONCE = 32
 READ_BYTES = 1 << 16
 MAX_MAP_AGE_S = 5.0
+# How long one node may take to answer or to be connected to, however patiently a cluster is looked for: others wait.
+NODE_DEADLINE_S = 5.0
 NOT_READY = ("-1", "4294967295")  # a partition generation: the node has not joined the cluster yet
 PEERS = "peers-clear-std"
 QUESTIONS = ("node", "partition-generation", PEERS, "replicas", "rack-ids")
@@ -42,6 +44,7 @@ class Nodes:
 
     def __init__(self, config: ViewConfig) -> None:
         self._config = config
+        self._timeout_s = min(config.connect_timeout_s, NODE_DEADLINE_S)
         self.addresses: dict[str, Address] = {}
         self._known: tuple[float, PartitionMap] | None = None
         """When the last partition map was asked for, and it."""
@@ -92,7 +95,7 @@ class Nodes:
         question = f"sets/{self._config.namespace}"
         for address in self.addresses.values():
             try:
-                answer = ask(address, [question], self._config.connect_timeout_s)[question]
+                answer = ask(address, [question], self._timeout_s)[question]
                 counts = [(facts["set"], int(facts["objects"])) for facts in decode_entries(answer)]
             except (OSError, ProtocolError, KeyError, ValueError):
                 continue  # the others hold copies too
@@ -111,7 +114,7 @@ class Nodes:
         """
         if node not in self.addresses:
             raise ConnectionError("it has left the cluster")
-        connection = socket.create_connection(self.addresses[node], timeout=self._config.connect_timeout_s)
+        connection = socket.create_connection(self.addresses[node], timeout=self._timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(self._config.deadline_s)
         return connection
@@ -136,7 +139,7 @@ class Nodes:
                 wave = [address for peer, listed in peers.items() if peer not in found for address in listed]
         if not found:
             raise ViewError(
-                f"no cluster answers within {self._config.connect_timeout_s:g} s: {'; '.join(failures)}",
+                f"no cluster answers within {self._timeout_s:g} s: {'; '.join(failures)}",
                 "start it, or set view.hosts to the address of one of its nodes",
             )
         return found, addresses
@@ -144,7 +147,7 @@ class Nodes:
     def _ask(self, address: Address) -> dict[str, str] | str:
         """A node's answers, or why there are none that can be used."""
         try:
-            answers = ask(address, QUESTIONS, self._config.connect_timeout_s)
+            answers = ask(address, QUESTIONS, self._timeout_s)
             decode_peers(answers[PEERS])
             return answers
         except (OSError, ProtocolError) as error:
