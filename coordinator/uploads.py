@@ -79,7 +79,7 @@ class Uploads:
         if reason := runner.refusal(header):
             yield _receipt(reason)
             return
-        path = runner.spool_dir / f"{header.site}-{header.round}-{header.sha256.hex()[:16]}.safetensors"
+        path = runner.spool_dir / f"{header.site}-{header.round}-{header.xxh3.hex()[:16]}.safetensors"
         try:
             _check_header(header)
             if not path.exists():  # else it came before, and only its receipt was lost
@@ -115,7 +115,7 @@ class Uploads:
         if incoming is None or incoming.spool.path != path or incoming.spool.num_bytes != header.num_bytes:
             self._drop(key)
             spool = await asyncio.to_thread(
-                Spool, path, num_bytes=header.num_bytes, sha256=header.sha256, max_bytes=self._config.max_update_bytes
+                Spool, path, num_bytes=header.num_bytes, xxh3=header.xxh3, max_bytes=self._config.max_update_bytes
             )
             self._drop(key)  # of an attempt that came in the meantime
             incoming = self._incoming[key] = _Incoming(spool)
@@ -169,7 +169,7 @@ class Uploads:
                 return  # by an attempt whose receipt was lost
             if not incoming.spool.is_whole:
                 self._drop((header.job, header.site))
-                raise Damaged("what arrived is not what the header says (sha256)")
+                raise Damaged("what arrived is not what the header says (its checksum)")
             async with self._checking:
                 await asyncio.to_thread(runner.publisher.check_update, incoming.spool.part, whole=whole)
             incoming.spool.finish()

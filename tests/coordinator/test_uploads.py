@@ -231,7 +231,7 @@ def test_an_update_that_changed_on_its_way_is_sent_again(play):
 
         coordinator.on_part = damage
         await site.send(stub)
-        assert site.notes == ["what arrived is not what the header says (sha256)"]
+        assert site.notes == ["what arrived is not what the header says (its checksum)"]
         assert all(torch.equal(coordinator.spooled[name], tensor) for name, tensor in TENSORS.items())
 
     play(scene)
