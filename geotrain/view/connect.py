@@ -14,6 +14,7 @@ from geotrain.view.config import ViewConfig
 from geotrain.view.keyed import AerospikeError, Key, Records
 from geotrain.view.links import LinkRefused, Links, read_password
 from geotrain.view.refusals import refusal
+from geotrain.view.retry import pauses
 from geotrain.wire.codes import ProtocolError
 
 if TYPE_CHECKING:
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TIMEOUT = 9
 UNKNOWN_HERE = (4, 25)  # to the node, or to its edition
 LOGIN_REFUSED = range(60, 90)  # codes of users, passwords and sessions
+
+# How long the client waits for a node that it asks who holds what: it asks one after the other, and until the last has
+# answered, or not, it sends commands where they went before. So long a silent node makes partitions unreachable that
+# others have taken over. The client's own default.
+NODE_DEADLINE_S = 1.0
+LOOK_AGAIN_S = 0.2
 
 
 class View(Records):
@@ -80,9 +88,13 @@ def connect(config: ViewConfig, *, expected_racks: Sequence[int] = ()) -> View:
     """
     logger.info("the view at %s: %s", _hosts(config), _described(config))
     end_s = time.monotonic() + config.connect_timeout_s
-    client = _open(config, end_s)
+    client = open_client(config)
     try:
         facts = _ask(client, config, end_s)
+        # A node that was too slow for the client is found when it looks again, every second.
+        while verify.silent(facts) and time.monotonic() + LOOK_AGAIN_S < end_s:
+            time.sleep(LOOK_AGAIN_S)
+            facts = _ask(client, config, end_s)
         if found := verify.problems(facts, config, expected_racks):
             raise ViewError(
                 f"the view at {_hosts(config)} can't be relied on: " + "; ".join(problem.what for problem in found),
@@ -109,8 +121,30 @@ def _ask(client: Any, config: ViewConfig, end_s: float) -> dict[str, verify.Node
     return {node: verify.node_facts(of_node, config.namespace) for node, of_node in answers.items()}
 
 
-def _open(config: ViewConfig, end_s: float) -> Any:
+def open_client(config: ViewConfig) -> Any:
+    """Returns an official client, connected; of what it is connected to, nothing is verified. Raises as `connect`."""
+    end_s = time.monotonic() + config.connect_timeout_s
     links = Links(config)  # judges the files of TLS, before the client does with fewer words
+    settings = _settings(config)
+    for pause_s in pauses(config.connect_timeout_s):
+        try:
+            return aerospike.client(settings)
+        except AerospikeError as error:
+            last = error
+            if error.code != TIMEOUT:
+                break
+        time.sleep(pause_s)
+    if last.code in LOGIN_REFUSED:
+        raise refusal(f"logging in at {_hosts(config)} as {config.user or 'nobody'}", last.code) from last
+    _explain(links, config, end_s)
+    raise ViewError(
+        f"no cluster answers at {_hosts(config)} within {config.connect_timeout_s:g} s ({last.msg})",
+        "start it, or set view.hosts to the address of one of its nodes",
+    ) from last
+
+
+def _settings(config: ViewConfig) -> dict[str, Any]:
+    """What the client is told."""
     deadline_ms = round(config.deadline_s * 1000)
     read = {
         "total_timeout": deadline_ms,
@@ -123,12 +157,12 @@ def _open(config: ViewConfig, end_s: float) -> Any:
     }
     write = {"total_timeout": deadline_ms, "socket_timeout": deadline_ms, "max_retries": 0}
     connect_ms = max(1, round(config.connect_timeout_s * 1000 / len(config.hosts)))
-    settings = {
+    return {
         "hosts": config.seeds(),
         "validate_keys": True,
         "rack_aware": True,  # does no harm where the edition knows no racks
         "rack_ids": [config.rack],
-        "connect_timeout": connect_ms,
+        "connect_timeout": min(connect_ms, round(NODE_DEADLINE_S * 1000)),
         **_secrets(config),
         "policies": {
             "login_timeout_ms": connect_ms,
@@ -140,16 +174,6 @@ def _open(config: ViewConfig, end_s: float) -> Any:
             "batch_write": {"exists": aerospike.POLICY_EXISTS_CREATE_OR_REPLACE},
         },
     }
-    try:
-        return aerospike.client(settings)
-    except AerospikeError as error:
-        if error.code in LOGIN_REFUSED:
-            raise refusal(f"logging in at {_hosts(config)} as {config.user or 'nobody'}", error.code) from error
-        _explain(links, config, end_s)
-        raise ViewError(
-            f"no cluster answers at {_hosts(config)} within {config.connect_timeout_s:g} s ({error.msg})",
-            "start it, or set view.hosts to the address of one of its nodes",
-        ) from error
 
 
 def _secrets(config: ViewConfig) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from geotrain.wire.partitions import decode_replicas
 
 MAX_NODES_ASKED_AT_ONCE = 32
 MAX_MAP_AGE_S = 5.0
+# How long one node may take to answer or to be connected to, however patiently a cluster is looked for: others wait.
+NODE_DEADLINE_S = 5.0
 NOT_READY = ("-1", "4294967295")  # a partition generation: the node has not joined the cluster yet
 QUESTIONS = ("node", "partition-generation", "replicas", "rack-ids")  # and who the others are
 
@@ -39,6 +41,7 @@ class Nodes:
     def __init__(self, config: ViewConfig) -> None:
         self._config = config
         self._links = Links(config)
+        self._timeout_s = min(config.connect_timeout_s, NODE_DEADLINE_S)
         self.addresses: dict[str, Address] = {}
         self._known: tuple[float, PartitionMap] | None = None
         """When the last partition map was asked for, and it."""
@@ -89,7 +92,7 @@ class Nodes:
         question = f"sets/{self._config.namespace}"
         for address in self.addresses.values():
             try:
-                answer = self._links.ask(address, [question], self._config.connect_timeout_s)[question]
+                answer = self._links.ask(address, [question], self._timeout_s)[question]
                 counts = [(facts["set"], int(facts["objects"])) for facts in decode_entries(answer)]
             except (OSError, ProtocolError, KeyError, ValueError):
                 continue  # the others hold copies too
@@ -108,7 +111,7 @@ class Nodes:
         """
         if node not in self.addresses:
             raise ConnectionError("it has left the cluster")
-        connection = self._links.open(self.addresses[node], self._config.connect_timeout_s)
+        connection = self._links.open(self.addresses[node], self._timeout_s)
         connection.settimeout(self._config.deadline_s)
         return connection
 
@@ -138,7 +141,7 @@ class Nodes:
                 wave = [address for peer, listed in peers.items() if peer not in found for address in listed]
         if not found:
             raise ViewError(
-                f"no cluster answers within {self._config.connect_timeout_s:g} s: {'; '.join(failures)}",
+                f"no cluster answers within {self._timeout_s:g} s: {'; '.join(failures)}",
                 (remedies or ["start it, or set view.hosts to the address of one of its nodes"])[0],
             )
         return found, addresses
@@ -146,7 +149,7 @@ class Nodes:
     def _ask(self, address: Address) -> dict[str, str] | OSError | ProtocolError:
         """A node's answers, or why there are none that can be used."""
         try:
-            answers = self._links.ask(address, [*QUESTIONS, self._links.peers], self._config.connect_timeout_s)
+            answers = self._links.ask(address, [*QUESTIONS, self._links.peers], self._timeout_s)
             decode_peers(answers[self._links.peers])
             return answers
         except (OSError, ProtocolError) as error:
