@@ -30,7 +30,6 @@ MAX_UNDER_WAY = 2 * NUM_THREADS
 PARTS_PER_BATCH = 32
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
-Parts = dict[str, memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +112,7 @@ class _PartWriter:
         self._pool = pool
         self._part_bytes = min(MAX_PART_BYTES, view.max_record_bytes - RECORD_OVERHEAD_BYTES)
         self._seen: set[str] = set()
-        self._next: Parts = {}
-        self._asked: Future[Parts] | None = None
+        self._next: dict[str, memoryview] = {}
         self._under_way: deque[Future[None]] = deque()
 
     def take(self, tensors: Tensors) -> dict[str, TensorEntry]:
@@ -125,13 +123,12 @@ class _PartWriter:
             self._next |= {part: data for part, data in parts.items() if part not in self._seen}
             self._seen |= parts.keys()
             if len(self._next) >= PARTS_PER_BATCH:
-                self._ask()
+                self._write_next()
         return entries
 
     def finish(self) -> None:
         """Wait until every part is written. Raises ViewError for the first that is not."""
-        self._ask()
-        self._write_asked()
+        self._write_next()
         self._wait_for(0)
 
     def check_grace(self) -> None:
@@ -147,24 +144,15 @@ class _PartWriter:
         is_there = renew(self._view, TENSORS, names, GRACE_S / 2)
         return {part for part, there in zip(names, is_there, strict=True) if not there}
 
-    def _ask(self) -> None:
-        """Asks which parts the view lacks: the answer comes while more are hashed. Those asked before are written."""
-        asked = self._pool.submit(self._lacking, self._next)
-        self._next = {}
-        self._write_asked()
-        self._asked = asked
-
-    def _lacking(self, parts: Parts) -> Parts:
-        names = list(parts)
-        held = {part for part, exists in zip(names, self._view.exist(TENSORS, names), strict=True) if exists}
+    def _write_next(self) -> None:
+        parts, self._next = self._next, {}
+        held = {part for part, exists in zip(parts, self._view.exist(TENSORS, list(parts)), strict=True) if exists}
         held -= self._gone(held)
-        return {part: data for part, data in parts.items() if part not in held}
-
-    def _write_asked(self) -> None:
-        for part, data in self._asked.result().items() if self._asked else ():
-            self._wait_for(MAX_UNDER_WAY - 1)
-            self._under_way.append(self._pool.submit(self._write, part, data))
-            self.bytes_written += len(data)
+        for part, data in parts.items():
+            if part not in held:
+                self._wait_for(MAX_UNDER_WAY - 1)
+                self._under_way.append(self._pool.submit(self._write, part, data))
+                self.bytes_written += len(data)
 
     def _write(self, part: str, data: memoryview) -> None:
         self._view.put(TENSORS, part, {"data": bytes(data)})
