@@ -163,6 +163,8 @@ def _committed_sites(job: Json, commit: Json) -> Table:
             continue
         weight = commit["weights"][site]
         late = f"trained for the round {staleness[site]} before" if site in staleness else ""
+        if site in commit.get("earlier_cut", ()):
+            late = "trained on a cut of this round that could not be read again"
         loss = commit["metrics"].get(site, {}).get("loss")
         row(table, site, "yes", f"{weight:,.10g}", f"{weight / total:.1%}", "" if loss is None else f"{loss:.4f}", late)
     return table

@@ -100,16 +100,18 @@ class Prepare(_message.Message):
     def __init__(self, job: _Optional[str] = ..., task_json: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Prepared(_message.Message):
-    __slots__ = ("job", "local_rows", "held", "cut_round")
+    __slots__ = ("job", "local_rows", "held", "cut_round", "cut_number")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LOCAL_ROWS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     CUT_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CUT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
     local_rows: int
     held: Held
     cut_round: int
-    def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut_round: _Optional[int] = ...) -> None: ...
+    cut_number: int
+    def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut_round: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
 
 class Held(_message.Message):
     __slots__ = ("round", "base_version")
@@ -120,14 +122,16 @@ class Held(_message.Message):
     def __init__(self, round: _Optional[int] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class ScanCut(_message.Message):
-    __slots__ = ("job", "round", "until_ns")
+    __slots__ = ("job", "round", "until_ns", "number")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
     round: int
     until_ns: int
-    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., until_ns: _Optional[int] = ...) -> None: ...
+    number: int
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., until_ns: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class SetFingerprints(_message.Message):
     __slots__ = ("set", "rows", "fingerprints")
@@ -296,7 +300,7 @@ class UploadPart(_message.Message):
     def __init__(self, header: _Optional[_Union[UpdateHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "sha256", "base_version")
+    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "sha256", "base_version", "cut_number")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DIFFERENCE: _ClassVar[UpdateHeader.Kind]
@@ -319,6 +323,7 @@ class UpdateHeader(_message.Message):
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CUT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
     site: str
     round: int
@@ -328,7 +333,8 @@ class UpdateHeader(_message.Message):
     num_bytes: int
     sha256: bytes
     base_version: int
-    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., base_version: _Optional[int] = ...) -> None: ...
+    cut_number: int
+    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data")
