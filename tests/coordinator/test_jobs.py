@@ -20,9 +20,9 @@ from geotrain.view.refusals import Refusal
 from tests.conftest import simulated_cluster
 from tests.coordinator.leading import EPOCHS
 from tests.coordinator.test_service import job_json
+from tests.until import until
 
 DEADLINE_S = 120
-POLL_S = 0.01
 
 
 class AwayView:
@@ -98,11 +98,6 @@ def play(view, tmp_path) -> Play:
         asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
 
     return run
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 - only tests wait for it
-        await asyncio.sleep(POLL_S)
 
 
 def gathering(jobs: Jobs, *names: str) -> bool:

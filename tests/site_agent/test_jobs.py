@@ -16,9 +16,9 @@ from geotrain.updates.codec import Layout
 from site_agent.config import SiteAgentConfig, SiteConfig
 from site_agent.held import HeldUpdates
 from site_agent.jobs import SiteJobs
+from tests.until import until
 
 DEADLINE_S = 20
-POLL_S = 0.01
 
 
 class Gates:
@@ -103,11 +103,6 @@ class Site:
     def keep(self, job: str) -> None:
         tensors = {"w": torch.ones(2)}
         self.held.write(pb.UpdateHeader(job=job, site="ewr", round=1), Layout.of(tensors), tensors.__getitem__)
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    while not holds():  # noqa: ASYNC110 - only tests wait for it
-        await asyncio.sleep(POLL_S)
 
 
 Play = Callable[..., None]
