@@ -30,6 +30,7 @@ def weighted_mean(updates: Sequence[tuple[float, TensorFile]], name: str) -> tor
         part = mean[start : start + len(buffer)]
         for weight, file in updates:
             block = file.read(name, start, buffer[: len(part)])
+            # Not add_ with alpha: it rounds once in the vectors and twice in what is left over.
             part.add_(block.to(mean.dtype).mul_(weight / total))
     return mean.reshape(entry.shape)
 

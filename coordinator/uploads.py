@@ -18,6 +18,7 @@ from coordinator.links import Links
 from coordinator.runner import JobRunner
 from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.rpc.parts import Chunk, ChunkPart
 from geotrain.rpc.tls import Peer, site_name
 from geotrain.updates.chunks import DiskFull, Spool
 
@@ -60,10 +61,15 @@ class Uploads:
         self._num_active = 0
         self._checking = asyncio.Semaphore(MAX_CHECKS)
 
-    async def receive(self, parts: AsyncIterator[pb.UploadPart], peer: Peer) -> AsyncIterator[pb.UploadAnswer]:
+    async def receive(
+        self, parts: AsyncIterator[pb.UploadPart | ChunkPart], peer: Peer
+    ) -> AsyncIterator[pb.UploadAnswer]:
         """One attempt at one update: its header, then its chunks. Answers with what may be sent, then a receipt."""
         first = await anext(parts, None)
         if first is None:  # its stream broke right away
+            return
+        if isinstance(first, ChunkPart):
+            yield _receipt("an upload begins with the update's header")
             return
         header = first.header
         if not_its_own := peer.refusal(site_name(header.site)):
@@ -79,7 +85,7 @@ class Uploads:
         if reason := runner.refusal(header):
             yield _receipt(reason)
             return
-        path = runner.spool_dir / f"{header.site}-{header.round}-{header.sha256.hex()[:16]}.safetensors"
+        path = runner.spool_dir / f"{header.site}-{header.round}-{header.xxh3.hex()[:16]}.safetensors"
         try:
             _check_header(header)
             if not path.exists():  # else it came before, and only its receipt was lost
@@ -116,21 +122,21 @@ class Uploads:
         if incoming is None or incoming.spool.path != path or incoming.spool.num_bytes != header.num_bytes:
             self._drop(key)
             spool = await asyncio.to_thread(
-                Spool, path, num_bytes=header.num_bytes, sha256=header.sha256, max_bytes=self._config.max_update_bytes
+                Spool, path, num_bytes=header.num_bytes, xxh3=header.xxh3, max_bytes=self._config.max_update_bytes
             )
             self._drop(key)  # of an attempt that came in the meantime
             incoming = self._incoming[key] = _Incoming(spool)
         return incoming
 
     async def _fill(
-        self, incoming: _Incoming, header: pb.UpdateHeader, parts: AsyncIterator[pb.UploadPart]
+        self, incoming: _Incoming, header: pb.UpdateHeader, parts: AsyncIterator[pb.UploadPart | ChunkPart]
     ) -> AsyncIterator[pb.UploadAnswer]:
         """Take chunks until the update is complete, its stream ends, or a newer attempt takes its place."""
         link, spool = self._links[header.site], incoming.spool
         incoming.attempt += 1
         attempt = incoming.attempt
         self._num_active += 1
-        chunks: list[tuple[int, bytes]] = []
+        chunks: list[Chunk] = []
         waiting = 0
         try:
             async with incoming.writing:  # the attempt before may still be at its last chunk
@@ -140,10 +146,9 @@ class Uploads:
                 part = await anext(parts, None)
                 if part is None:
                     return
-                data = part.chunk.data  # once: protobuf copies it each time
+                data = part.chunk.data
                 link.received(len(data))
-                chunks.append((part.chunk.offset, data))
-                del part  # with its copy of them, while the next is awaited
+                chunks.append(Chunk(part.chunk.offset, data))
                 waiting += len(data)
                 if waiting < BATCH_BYTES and spool.received + waiting < min(granted, spool.num_bytes):
                     continue
@@ -170,7 +175,7 @@ class Uploads:
                 return  # by an attempt whose receipt was lost
             if not incoming.spool.is_whole:
                 self._drop((header.job, header.site))
-                raise Damaged("what arrived is not what the header says (sha256)")
+                raise Damaged("what arrived is not what the header says (its checksum)")
             async with self._checking:
                 await asyncio.to_thread(runner.publisher.check_update, incoming.spool.part, whole=whole)
             incoming.spool.finish()
@@ -182,7 +187,7 @@ class Uploads:
             incoming.spool.discard()
 
 
-def _add(spool: Spool, chunks: list[tuple[int, bytes]]) -> None:
+def _add(spool: Spool, chunks: list[Chunk]) -> None:
     for offset, data in chunks:
         spool.add(offset, data)
 

@@ -1,9 +1,9 @@
 """Updates that wait for their rounds' commits: a file a job, written as tensors come. Knows no training and no call.
 
-A file is the update's safetensors bytes, then its header, then the header's length and CRC-32.
+A file is the update's safetensors bytes, then its header, then the header's length and CRC-32. XXH3 knows damage, not
+malice, and takes a tenth of the time of a copy; links are kept by TLS, and states are named by SHA-256.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+import xxhash
 from google.protobuf.message import DecodeError
 
 from geotrain.errors import GeotrainError
@@ -64,7 +65,7 @@ class HeldUpdates:
         Raises DiskFull.
         """
         path = self._path(header.job)
-        part, digest = path.with_suffix(".part"), hashlib.sha256()
+        part, digest = path.with_suffix(".part"), xxhash.xxh3_128()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with _open(part) as file:
@@ -74,7 +75,7 @@ class HeldUpdates:
                     file.write(data)
 
                 write_tensors(write, layout, tensor_of)
-                said = pb.UpdateHeader(num_bytes=layout.num_bytes, sha256=digest.digest())
+                said = pb.UpdateHeader(num_bytes=layout.num_bytes, xxh3=digest.digest())
                 said.MergeFrom(header)
                 encoded = said.SerializeToString(deterministic=True)
                 file.write(encoded + TRAILER.pack(len(encoded), zlib.crc32(encoded)))
@@ -84,7 +85,7 @@ class HeldUpdates:
             with suppress(OSError):
                 part.unlink()
             raise disk_full(path, error) from None
-        self._whole[header.job] = said.sha256
+        self._whole[header.job] = said.xxh3
         return Update(said, path)
 
     def of(self, job: str) -> Update | None:
@@ -93,9 +94,9 @@ class HeldUpdates:
         if not path.exists():
             return None
         header = _read_header(path)
-        if header and header.job == job and self._whole.get(job) != header.sha256 and is_whole(Update(header, path)):
-            self._whole[job] = header.sha256
-        if header is None or self._whole.get(job) != header.sha256:
+        if header and header.job == job and self._whole.get(job) != header.xxh3 and is_whole(Update(header, path)):
+            self._whole[job] = header.xxh3
+        if header is None or self._whole.get(job) != header.xxh3:
             logger.error("%s is damaged: the update in it is lost, and will be trained again", path)
             self.drop(job)
             return None
@@ -132,12 +133,12 @@ def _open(part: Path) -> IO[bytes]:
 
 def is_whole(update: Update) -> bool:
     """Whether the file still holds what its header says."""
-    digest, left = hashlib.sha256(), int(update.header.num_bytes)
+    digest, left = xxhash.xxh3_128(), int(update.header.num_bytes)
     with update.path.open("rb", buffering=0) as file:
         while left and (data := file.read(min(left, BLOCK_BYTES))):
             digest.update(data)
             left -= len(data)
-    return left == 0 and digest.digest() == update.header.sha256
+    return left == 0 and digest.digest() == update.header.xxh3
 
 
 def _read_header(path: Path) -> pb.UpdateHeader | None:

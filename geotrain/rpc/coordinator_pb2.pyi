@@ -300,7 +300,7 @@ class UploadPart(_message.Message):
     def __init__(self, header: _Optional[_Union[UpdateHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "sha256", "base_version", "cut_number")
+    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "xxh3", "base_version", "cut_number")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DIFFERENCE: _ClassVar[UpdateHeader.Kind]
@@ -321,7 +321,7 @@ class UpdateHeader(_message.Message):
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
+    XXH3_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CUT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
@@ -331,10 +331,10 @@ class UpdateHeader(_message.Message):
     samples: int
     metrics: _containers.ScalarMap[str, float]
     num_bytes: int
-    sha256: bytes
+    xxh3: bytes
     base_version: int
     cut_number: int
-    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., xxh3: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data")

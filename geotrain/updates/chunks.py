@@ -1,16 +1,14 @@
 """Room for updates on disk, and an update that comes in chunks. Knows no network."""
 
-import hashlib
 import os
-import struct
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import xxhash
+
 from geotrain.errors import GeotrainError, UpdateRefused
 
-CRC = struct.Struct("<I")
 READ_BYTES = 1 << 20
 # Of a file that was given back.
 FREE = ".free"
@@ -45,11 +43,11 @@ class Spool:
     """Receives one update into a file that gets its name only when every byte has been checked.
 
     A broken connection leaves it as it is: `received` says from which byte to go on.
-    path: where the finished update will be; part: until then. num_bytes, sha256: what the header promised.
+    path: where the finished update will be; part: until then. num_bytes, xxh3: what the header promised.
     max_bytes: largest that is taken.
     """
 
-    def __init__(self, path: Path, *, num_bytes: int, sha256: bytes, max_bytes: int) -> None:
+    def __init__(self, path: Path, *, num_bytes: int, xxh3: bytes, max_bytes: int) -> None:
         """Raises UpdateRefused for a promise that can't be taken, DiskFull where there is no room for it."""
         if num_bytes > max_bytes:
             raise UpdateRefused(
@@ -58,10 +56,9 @@ class Spool:
             )
         self.path = path
         self.num_bytes = num_bytes
-        self.sha256 = sha256
+        self.xxh3 = xxh3
         self.received = 0
-        self._hash = hashlib.sha256()
-        self._crc32 = 0
+        self._hash = xxhash.xxh3_128()
         self.part = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +80,7 @@ class Spool:
                 break
         return open(os.open(self.part, os.O_CREAT | os.O_WRONLY), "wb", buffering=0)
 
-    def add(self, offset: int, data: bytes) -> None:
+    def add(self, offset: int, data: bytes | memoryview) -> None:
         """Take the next bytes. Raises UpdateRefused where they are not, DiskFull where they can't be written."""
         if offset != self.received:
             raise UpdateRefused(f"the chunk starts at byte {offset}, expected {self.received}")
@@ -97,21 +94,20 @@ class Spool:
         except OSError as error:
             raise disk_full(self.path, error) from None
         self._hash.update(data)
-        self._crc32 = zlib.crc32(data, self._crc32)
         self.received += len(data)
 
     @property
     def is_whole(self) -> bool:
         """Whether every byte is here, and is what the header promised."""
-        return self.received == self.num_bytes and self._hash.digest() == self.sha256
+        return self.received == self.num_bytes and self._hash.digest() == self.xxh3
 
     def finish(self) -> None:
-        """Give the update its name, and its CRC-32 behind its bytes.
+        """Give the update its name, and its checksum behind its bytes.
 
         Not synced to the disk: whoever restarts asks the sites for it again.
         """
         try:
-            os.pwrite(self._file.fileno(), CRC.pack(self._crc32), self.num_bytes)
+            os.pwrite(self._file.fileno(), self._hash.digest(), self.num_bytes)
             self._file.close()
             self.part.replace(self.path)
         except OSError as error:
@@ -125,10 +121,10 @@ class Spool:
 
 def is_intact(path: Path) -> bool:
     """Whether a finished spool file is still as it came."""
-    crc32 = 0
+    found = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        left = os.fstat(file.fileno()).st_size - CRC.size
+        left = os.fstat(file.fileno()).st_size - found.digest_size
         while left > 0 and (data := file.read(min(left, READ_BYTES))):
-            crc32 = zlib.crc32(data, crc32)
+            found.update(data)
             left -= len(data)
-        return left == 0 and file.read(CRC.size) == CRC.pack(crc32)
+        return left == 0 and file.read(found.digest_size) == found.digest()

@@ -1,6 +1,5 @@
 """What a job publishes of spooled updates, on a real view."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import xxhash
 
 from coordinator.config import JobConfig
 from coordinator.events import UpdateArrived
@@ -61,7 +61,7 @@ class World:
         like = self.publisher.model
         data = encoded({name: torch.full_like(tensor, value) for name, tensor in like.items()})
         path = self._folder / f"{site}-{value}.safetensors"
-        spool = Spool(path, num_bytes=len(data), sha256=hashlib.sha256(data).digest(), max_bytes=1 << 30)
+        spool = Spool(path, num_bytes=len(data), xxh3=xxhash.xxh3_128_digest(data), max_bytes=1 << 30)
         spool.add(0, data)
         spool.finish()
         return UpdateArrived(site, 1, samples, {"loss": 0.5}, path)

@@ -1,10 +1,10 @@
 """Updates as files, and how a site's end of the call sends one."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import xxhash
 
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
@@ -26,7 +26,7 @@ async def upload(
     stub: rpc.CoordinatorStub, header: pb.UpdateHeader, data: bytes, *, timeout_s: float, chunk_bytes: int = 1000
 ) -> pb.UploadReceipt:
     """One attempt at sending what `encoded` made; sends no more than it is allowed to."""
-    header.num_bytes, header.sha256 = len(data), hashlib.sha256(data).digest()
+    header.num_bytes, header.xxh3 = len(data), xxhash.xxh3_128_digest(data)
     call = stub.Upload(timeout=timeout_s)
     await call.write(pb.UploadPart(header=header))
     sent = None

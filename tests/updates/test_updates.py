@@ -1,7 +1,6 @@
 """Updates on their way: what arrives is what was sent, or it is refused with the reason."""
 
 import errno
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,16 +8,18 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geotrain.dtypes import DTYPES
 from geotrain.errors import UpdateRefused
 from geotrain.updates.checks import check
-from geotrain.updates.chunks import CRC, DiskFull, Spool, give_back, is_intact
+from geotrain.updates.chunks import DiskFull, Spool, give_back, is_intact
 from geotrain.updates.codec import Layout, TensorFile
 from tests.updates.files import encoded, tensor_file
 
+NUM_CHECKSUM_BYTES = 16
 MODEL = {"body.weight": torch.zeros(4, 3), "head.bias": torch.zeros(1)}
 
 TENSORS = st.dictionaries(
@@ -29,7 +30,7 @@ TENSORS = st.dictionaries(
 
 
 def spool(path: Path, data: bytes, **changes: object) -> Spool:
-    promised = {"num_bytes": len(data), "sha256": hashlib.sha256(data).digest(), "max_bytes": 1 << 20} | changes
+    promised = {"num_bytes": len(data), "xxh3": xxhash.xxh3_128_digest(data), "max_bytes": 1 << 20} | changes
     return Spool(path, **promised)
 
 
@@ -94,7 +95,7 @@ def test_updates_take_the_room_of_files_that_were_given_back_each_its_own(tmp_pa
     new = [spooled(tmp_path / f"new-{number}", f"new {number}".encode()) for number in range(3)]
     assert len({path.stat().st_ino for path in new} & rooms) == 2
     assert all(is_intact(path) for path in new)
-    assert [path.read_bytes()[: -CRC.size] for path in new] == [b"new 0", b"new 1", b"new 2"]
+    assert [path.read_bytes()[:-NUM_CHECKSUM_BYTES] for path in new] == [b"new 0", b"new 1", b"new 2"]
     give_back(tmp_path / "what is not there")
     assert len(list(tmp_path.iterdir())) == 3
 
