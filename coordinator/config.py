@@ -102,7 +102,8 @@ class JobConfig:
     sites: names of the sites that take part.
     min_sites: a phase goes on without the others when this many sites have reported and its deadline has passed.
     rounds: number of rounds.
-    gather_deadline_s: how long to wait for the sites to connect and to accept the task, in seconds.
+    gather_deadline_s: how long to wait for the sites to connect, to have a place for the job (`site.max_jobs`) and to
+      accept the task, in seconds.
     phase_deadline_s: how long sites may take to scan, train or localize, in seconds each.
     grace_s: once `min_sites` have reported in such a phase, how long to wait for the others; none: to the deadline.
     skew_margin_s: a cut ends this many seconds before now; at least the largest clock skew of the cluster.

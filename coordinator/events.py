@@ -39,6 +39,14 @@ class SitePrepared:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteWaits:
+    """The site will say later whether it can run the job, and says why."""
+
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFailed:
     """The site can't do what it was asked, and says why. round: 0 while localizing, None where it can't run the job."""
 
@@ -113,6 +121,7 @@ Event = (
     SiteJoined
     | SiteLeft
     | SitePrepared
+    | SiteWaits
     | SiteFailed
     | CutReported
     | CutRowsListed

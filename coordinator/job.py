@@ -96,6 +96,8 @@ class Job:
                     self._roll.expected.add(site)
                 self._report(Phase.GATHERING, site, event)
                 return [*self._readmit(site, now_s), *self._ask_late(event)]
+            case events.SiteWaits(site, reason) if site in self._connected:
+                self._attendance.waiting[site] = reason
             case events.CutReported(site=site, round=self.round):
                 self._report(Phase.SCANNING, site, event)
             case events.CutRowsListed(site=site, round=self.round):
@@ -205,7 +207,7 @@ class Job:
             grace_s=math.inf if gathering else self.rules.grace_s,
             now_s=now_s,
         )
-        self.reason = decision.reason + self._why_anew
+        self.reason = decision.reason + self._attendance.why_waiting(self._roll.expected) + self._why_anew
         return decision
 
     def _gather_deadline_s(self) -> float:
@@ -418,7 +420,7 @@ class Job:
             elif site in roll.returning or site not in roll.expected:
                 found[site] = ("back", "it is back, and is asked what it still has of the round")
             else:
-                found[site] = ("asked", "")
+                found[site] = ("asked", self._attendance.waiting.get(site, ""))
         return found
 
     def _published(self, version: int, now_s: float) -> list[Instruction]:

@@ -27,6 +27,8 @@ def to_event(site: str, kind: str, body: Any, task: TaskConfig) -> Event | None:
         case "prepared":
             held = events.Held(body.held.round, body.held.base_version) if body.HasField("held") else None
             return events.SitePrepared(site, held, body.cut_round, body.cut_number or 1)
+        case "waiting":
+            return events.SiteWaits(site, body.reason)
         case "failed":
             return events.SiteFailed(site, body.reason, None if body.asked == "prepare" else body.round)
         case "cut_report":

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "progress", "prepared", "cut_report", "cut_rows", "statistics", "failed")
+    __slots__ = ("hello", "progress", "prepared", "cut_report", "cut_rows", "statistics", "failed", "waiting")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class FromAgent(_message.Message):
     CUT_ROWS_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     progress: Progress
     prepared: Prepared
@@ -23,7 +24,8 @@ class FromAgent(_message.Message):
     cut_rows: CutRows
     statistics: StatisticsReport
     failed: Failed
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., cut_report: _Optional[_Union[CutReport, _Mapping]] = ..., cut_rows: _Optional[_Union[CutRows, _Mapping]] = ..., statistics: _Optional[_Union[StatisticsReport, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., cut_report: _Optional[_Union[CutReport, _Mapping]] = ..., cut_rows: _Optional[_Union[CutRows, _Mapping]] = ..., statistics: _Optional[_Union[StatisticsReport, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
     __slots__ = ("welcome", "prepare", "scan_cut", "list_cut_rows", "cut_decided", "report_statistics", "train", "localize", "round_committed", "job_ended", "job_paused")
@@ -112,6 +114,14 @@ class Prepared(_message.Message):
     cut_round: int
     cut_number: int
     def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut_round: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("job", "reason")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Held(_message.Message):
     __slots__ = ("round", "base_version")
