@@ -28,7 +28,8 @@ class CoordinatorConfig:
       reaches it may read it.
     tls: mutual TLS with agents and launches.
     view: how the view is reached and read.
-    spool_dir: folder for updates on their way into the mean.
+    spool_dir: folder of this coordinator's own, for updates on their way into the mean; it is cleared of them when the
+      coordinator begins to lead.
     heartbeat_s: how often an agent must say that it is there, in seconds; after four silent ones it is gone.
     max_update_bytes: largest update that is received, in bytes.
     max_running_jobs: jobs that run at the same time; further ones wait.

@@ -53,6 +53,13 @@ def snapshot(
     }
 
 
+def every_job(seen: Sequence[Mapping[str, Any]], past: Iterable[Mapping[str, Any]], *, now_s: float) -> dict[str, Any]:
+    """Returns the jobs of a snapshot, after those that only the view knows. past: their records."""
+    unknown = dict.fromkeys(("model", "phase", "round", "rounds", "version", "sites"))
+    earlier = [{**unknown, **row, "ended_s": row["ended_s"] or None} for row in past]
+    return {"time_s": now_s, "jobs": sorted([*earlier, *seen], key=lambda job: (job["launched_s"], job["job"]))}
+
+
 def coordinator(
     leadership: Leadership, *, now_s: float, boot_s: float, facts: Mapping[str, Any], ready: bool
 ) -> dict[str, Any]:

@@ -130,6 +130,12 @@ def _leading(found: Coordinators) -> tuple[str, Any]:
     return found.leader, found.snapshots[found.leader]
 
 
+def jobs(addresses: Sequence[str]) -> Any:
+    """Returns every job that the leader or the view knows."""
+    address, _ = leading(addresses)
+    return asyncio.run(_get(address, "/jobs"))
+
+
 def job(addresses: Sequence[str], name: str) -> Any:
     """Returns a job in detail."""
     return _of_job(addresses, name, "")

@@ -70,11 +70,16 @@ def jobs(seen: Json) -> RenderableType:
         return Text("  no job yet: launch one with `python -m coordinator.launch`", DIM)
     lines = []
     for job in seen["jobs"]:
-        since = lasting(seen["time_s"] - job["since_s"])
-        stands = f"{job['phase']} for {since}" if job["phase"] else f"for {since}"
-        rounds = f"round {job['round']} of {job['rounds']}"
-        lines.append(_entry(job["job"], job["status"], [rounds, stands], job["reason"]))
+        facts = [f"round {job['round']} of {job['rounds']}"] if job["rounds"] else []
+        lines.append(_entry(job["job"], job["status"], [*facts, _since(job, seen["time_s"])], job["reason"]))
     return Group(*lines)
+
+
+def _since(job: Json, now_s: float) -> str:
+    if job["ended_s"]:
+        return f"{clock(job['ended_s'])}, {lasting(job['ended_s'] - job['launched_s'])} after its launch"
+    since = lasting(now_s - job["since_s"])
+    return f"{job['phase']} for {since}" if job["phase"] else f"for {since}"
 
 
 def _entry(name: str, state: str, facts: Sequence[str], reason: str) -> RenderableType:
