@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from coordinator import events, instructions
 from coordinator.config import CoordinatorConfig, JobConfig
 from coordinator.events import Event
@@ -251,7 +249,7 @@ class Jobs:
     def _check(self, config: JobConfig) -> None:
         """Raise ConfigError unless the job may run here. Not on the loop: torch.optim is slow to import."""
         check_targets(config.task, self._config.allowed_targets)
-        OuterStep(config.strategy.outer, {"w": torch.zeros(1)})
+        OuterStep.check(config.strategy.outer)
         strangers = sorted(set(config.sites) - set(self._config.sites)) if self._config.sites else []
         if strangers:
             raise ConfigError(

@@ -146,6 +146,7 @@ def event(told: pb.JobEvent) -> dict[str, Any]:
         "round": getattr(about, "round", None) or None,
         "site": getattr(body, "site", None),
         "phase": getattr(about, "phase", None),
+        "note": getattr(about, "note", None) or None,
         "text": line(told),
     }
 
@@ -174,7 +175,7 @@ def _site(site: str, member: Member | None, running: Sequence[Known], boot_s: fl
 def _progress(said: pb.Progress | None) -> dict[str, Any]:
     """What a site said last of its work in a job."""
     if said is None:
-        return {"phase": None, "round": None, "rows": None, "loss": None, "bytes_up": None, "bytes_down": None}
+        return dict.fromkeys(("phase", "round", "rows", "loss", "bytes_up", "bytes_down", "note"))
     return {
         "phase": said.phase,
         "round": said.round or None,
@@ -182,6 +183,7 @@ def _progress(said: pb.Progress | None) -> dict[str, Any]:
         "loss": _finite(said.loss),
         "bytes_up": said.bytes_up,
         "bytes_down": said.bytes_down,
+        "note": said.note or None,
     }
 
 

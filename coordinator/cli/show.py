@@ -61,7 +61,8 @@ def _work(work: Json) -> str:
     where = f"round {work['round']} of {work['job']}" if work["round"] else work["job"]
     text = f"{work['phase']} {where}"
     text += f", {work['rows']:,} rows" if work["rows"] else ""
-    return text + (f", loss {work['loss']:.4f}" if work["loss"] is not None else "")
+    text += f", loss {work['loss']:.4f}" if work["loss"] is not None else ""
+    return text + (f": {work['note']}" if work["note"] else "")
 
 
 def jobs(seen: Json) -> RenderableType:
@@ -181,7 +182,7 @@ def _open_sites(job: Json) -> RenderableType:
     table = table_of("site", "stands", "does", ">loss", "*why")
     for site in job["standing"]:
         loss = "" if site["loss"] is None else f"{site['loss']:.4f}"
-        row(table, site["site"], site["standing"], site["phase"] or "", loss, site["reason"])
+        row(table, site["site"], site["standing"], site["phase"] or "", loss, site["reason"] or site["note"] or "")
     return table
 
 
@@ -196,15 +197,15 @@ def controlled(now: Json) -> Text:
 
 
 class Story:
-    """Tells which events are worth a line: of a site's progress only a change of its phase or round."""
+    """Tells which events are worth a line: of a site's progress only a change of its phase, round or note."""
 
     def __init__(self) -> None:
-        self._stood: dict[str, tuple[str, int]] = {}
+        self._stood: dict[str, tuple[str, int, str]] = {}
 
     def tells(self, event: Json) -> bool:
         if event["kind"] != "site":
             return True
-        stands = event["phase"], event["round"]
+        stands = event["phase"], event["round"], event["note"]
         before, self._stood[event["site"]] = self._stood.get(event["site"]), stands
         return stands != before
 

@@ -18,7 +18,8 @@ def clear(folder: Path) -> None:
     """Remove what was spooled under a folder, by whomever, and nothing else that may lie there."""
     for path in folder.glob("*/*"):
         if path.suffix in (PART, WHOLE, FREE):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what can't be removed is said when an update is to take its place
+                path.unlink()
     for job in folder.glob("*/"):
         with suppress(OSError):  # it is no job's, or not empty
             job.rmdir()

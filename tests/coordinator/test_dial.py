@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from coordinator import dial
-from coordinator.config import LaunchConfig
+from coordinator.config import LaunchConfig, StrategyConfig
 from coordinator.dial import ask_leader
 from coordinator.launch import follow, launch
 from geotrain.errors import ConfigError, GeotrainError
@@ -186,6 +186,21 @@ def test_when_nobody_answers_for_long_the_addresses_are_named(monkeypatch):
 )
 def test_coordinators_are_named_one_by_one_or_as_a_list(coordinator, addresses):
     assert LaunchConfig(coordinator=coordinator, **json.loads(job_json())).addresses == addresses
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("field", ["gather_deadline_s", "phase_deadline_s", "grace_s", "skew_margin_s"])
+def test_a_duration_that_is_not_a_number_is_refused_by_the_fields_name(field):
+    with pytest.raises(ValueError, match=field):
+        LaunchConfig(**json.loads(job_json()) | {field: NAN})
+
+
+@pytest.mark.parametrize("field", ["max_update_norm", "staleness_discount"])
+def test_a_strategys_parameter_that_is_not_a_number_is_refused_by_the_fields_name(field):
+    with pytest.raises(ValueError, match=f"strategy.{field}"):
+        StrategyConfig(**{field: NAN})
 
 
 @pytest.mark.parametrize("coordinator", ["", [], "a", ["a:1", 2]])

@@ -186,6 +186,19 @@ def test_explain_of_an_open_round_says_where_each_site_stands(play):
     play(scene)
 
 
+def test_why_a_site_is_not_further_is_shown_with_what_it_does(play):
+    async def scene(ask: Ask) -> None:
+        one = job("flights-a", Job(RULES, now_s=1.0))
+        note = "spool does not take an update: No space left on device"
+        one.progress["ewr"] = pb.Progress(phase="uploading", round=2, loss=0.5, note=note)
+        async with coordinator(one, epoch=3) as leader:
+            _, text = await ask("status", at=leader)
+            assert f"uploading round 2 of flights-a, loss 0.5000: {note}" in " ".join(text.split())
+            assert json.loads((await ask("sites", "--json", at=leader))[1])[0]["work"][0]["note"] == note
+
+    play(scene)
+
+
 def test_logs_tell_the_story_without_heartbeats(play):
     async def scene(ask: Ask) -> None:
         async with coordinator(job("flights-a"), epoch=3) as leader:
