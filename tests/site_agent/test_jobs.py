@@ -18,7 +18,7 @@ from site_agent.held import HeldUpdates
 from site_agent.jobs import SiteJobs
 from tests.until import until
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 class Gates:

@@ -22,7 +22,7 @@ from geotrain.lease import Lease
 from geotrain.rpc import coordinator_pb2 as pb
 from tests.coordinator.test_snapshot import MEMBER, RULES, known
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 COMMIT = CommitFacts(
     committed_s=1_700_000_020.0,
     version=7,
