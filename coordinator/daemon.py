@@ -18,10 +18,10 @@ from coordinator.leadership import Leadership
 from coordinator.lease import LeaseHolder
 from coordinator.service import CoordinatorService
 from geotrain.errors import ConfigError
-from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc import tls
 from geotrain.rpc.channels import new_server
 from geotrain.rpc.memory import reuse_freed_memory
+from geotrain.rpc.parts import add_to_server
 from geotrain.view.connect import View, connect
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ async def _serve(config: CoordinatorConfig, view: View, identity: tls.Identity |
     )
     leadership = Leadership(holder.owner, config.lease_s, now_s=time.monotonic())
     service = CoordinatorService(config, view, leadership)
-    rpc.add_CoordinatorServicer_to_server(service, server)
+    add_to_server(service, server)
     await server.start()
     logger.info("%s", tls.described(config.tls))
     logger.info("coordinator ready at %s, view %s (%s)", address, config.view.namespace, view.consistency)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import grpc
 import hydra
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 
 from coordinator.config import JobConfig, LaunchConfig, register
 from coordinator.dial import CALL_DEADLINE_S, Leader, ask_leader
+from coordinator.eventlog import SIGN_OF_LIFE_S
 from coordinator.history import describe
 from coordinator.report import report
 from coordinator.requests import new_request_id
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # How long a coordinator may be away before its follower gives up: the job goes on when it is back, followed or not.
 AWAY_DEADLINE_S = 300.0
+# After this the coordinator is taken for one that stands still, and the others are asked who leads.
+SILENCE_S = 3 * SIGN_OF_LIFE_S
 
 
 async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
@@ -61,7 +65,7 @@ async def follow(
     while True:
         try:
             async with open_channel(leader.address, identity) as channel:
-                async for event in rpc.CoordinatorStub(channel).Follow(pb.FollowRequest(job=job)):
+                async for event in _events(rpc.CoordinatorStub(channel).Follow(pb.FollowRequest(job=job))):
                     away_since_s, delays_s = math.inf, retry_delays_s()
                     # The coordinator tells a job from its start; after a restart, without its sites' progress.
                     about = subject(event)
@@ -76,6 +80,8 @@ async def follow(
         except grpc.aio.AioRpcError as error:
             if leader.look_on(error):
                 continue
+        except TimeoutError:
+            leader.fell_silent()
         away_since_s = min(away_since_s, time.monotonic())
         if time.monotonic() - away_since_s > AWAY_DEADLINE_S:
             raise GeotrainError(
@@ -83,6 +89,17 @@ async def follow(
                 "Start the coordinator again, and the job goes on.",
             )
         await asyncio.sleep(next(delays_s))
+
+
+async def _events(call: grpc.aio.UnaryStreamCall) -> AsyncIterator[pb.JobEvent]:
+    """What is told in one call. Raises TimeoutError when the coordinator falls silent."""
+    while True:
+        async with asyncio.timeout(SILENCE_S):
+            event: Any = await call.read()
+        if event is grpc.aio.EOF:
+            return
+        if event.WhichOneof("body"):
+            yield event
 
 
 def subject(event: pb.JobEvent) -> tuple[str, int | str] | None:

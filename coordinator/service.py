@@ -21,6 +21,7 @@ from geotrain.errors import ConfigError, Fenced, GeotrainError, ViewError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import LEADER_KEY
+from geotrain.rpc.parts import ChunkPart
 from geotrain.rpc.tls import OPERATOR, Peer
 from geotrain.view.connect import View
 
@@ -129,7 +130,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
             await term.sessions.serve(context)
 
     async def Upload(  # noqa: N802
-        self, parts: AsyncIterator[pb.UploadPart], context: grpc.aio.ServicerContext
+        self, parts: AsyncIterator[pb.UploadPart | ChunkPart], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.UploadAnswer]:
         async with self._call(context) as term:
             async for answer in term.uploads.receive(parts, Peer.of(context)):

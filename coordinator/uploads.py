@@ -18,6 +18,7 @@ from coordinator.links import Links
 from coordinator.runner import JobRunner
 from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.rpc.parts import Chunk, ChunkPart
 from geotrain.rpc.tls import Peer, site_name
 from geotrain.updates.chunks import DiskFull, Spool
 
@@ -60,10 +61,15 @@ class Uploads:
         self._num_active = 0
         self._checking = asyncio.Semaphore(MAX_CHECKS)
 
-    async def receive(self, parts: AsyncIterator[pb.UploadPart], peer: Peer) -> AsyncIterator[pb.UploadAnswer]:
+    async def receive(
+        self, parts: AsyncIterator[pb.UploadPart | ChunkPart], peer: Peer
+    ) -> AsyncIterator[pb.UploadAnswer]:
         """One attempt at one update: its header, then its chunks. Answers with what may be sent, then a receipt."""
         first = await anext(parts, None)
         if first is None:  # its stream broke right away
+            return
+        if isinstance(first, ChunkPart):
+            yield _receipt("an upload begins with the update's header")
             return
         header = first.header
         if not_its_own := peer.refusal(site_name(header.site)):
@@ -103,7 +109,8 @@ class Uploads:
             runner.offer(events.SiteFailed(header.site, f"update refused: {refused.what}", header.round))
             yield _receipt(str(refused))
         else:
-            runner.offer(events.UpdateArrived(header.site, header.round, header.samples, dict(header.metrics), path))
+            update = header.site, header.round, header.samples, dict(header.metrics), path, header.cut_number or 1
+            runner.offer(events.UpdateArrived(*update))
             yield pb.UploadAnswer(receipt=pb.UploadReceipt(accepted=True))
 
     async def _take_up(self, header: pb.UpdateHeader, path: Path) -> _Incoming:
@@ -122,14 +129,14 @@ class Uploads:
         return incoming
 
     async def _fill(
-        self, incoming: _Incoming, header: pb.UpdateHeader, parts: AsyncIterator[pb.UploadPart]
+        self, incoming: _Incoming, header: pb.UpdateHeader, parts: AsyncIterator[pb.UploadPart | ChunkPart]
     ) -> AsyncIterator[pb.UploadAnswer]:
         """Take chunks until the update is complete, its stream ends, or a newer attempt takes its place."""
         link, spool = self._links[header.site], incoming.spool
         incoming.attempt += 1
         attempt = incoming.attempt
         self._num_active += 1
-        chunks: list[tuple[int, bytes]] = []
+        chunks: list[Chunk] = []
         waiting = 0
         try:
             async with incoming.writing:  # the attempt before may still be at its last chunk
@@ -139,10 +146,9 @@ class Uploads:
                 part = await anext(parts, None)
                 if part is None:
                     return
-                data = part.chunk.data  # once: protobuf copies it each time
+                data = part.chunk.data
                 link.received(len(data))
-                chunks.append((part.chunk.offset, data))
-                del part  # with its copy of them, while the next is awaited
+                chunks.append(Chunk(part.chunk.offset, data))
                 waiting += len(data)
                 if waiting < BATCH_BYTES and spool.received + waiting < min(granted, spool.num_bytes):
                     continue
@@ -181,7 +187,7 @@ class Uploads:
             incoming.spool.discard()
 
 
-def _add(spool: Spool, chunks: list[tuple[int, bytes]]) -> None:
+def _add(spool: Spool, chunks: list[Chunk]) -> None:
     for offset, data in chunks:
         spool.add(offset, data)
 

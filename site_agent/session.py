@@ -18,6 +18,7 @@ from geotrain.program import own_version
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import open_channel, retry_delays_s
+from geotrain.rpc.parts import Stub
 from geotrain.rpc.tls import Identity
 from geotrain.view.connect import View
 from site_agent import life
@@ -105,7 +106,7 @@ class Session:
         event: life.Event = life.Broken(f"hung up on {address}")
         try:
             async with open_channel(address, self._identity) as channel:
-                await self._serve(rpc.CoordinatorStub(channel), address)
+                await self._serve(Stub(channel), address)
             event = life.Broken(f"the coordinator at {address} hung up")
         except grpc.aio.AioRpcError as error:
             reason = f"{address}: {error.code().name.lower()}: {error.details()}"

@@ -13,6 +13,7 @@ from geotrain.errors import GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import CHUNK_BYTES, retry_delays_s
+from geotrain.rpc.parts import Chunk, ChunkPart
 from site_agent.held import Update, is_whole
 
 logger = logging.getLogger(__name__)
@@ -99,9 +100,7 @@ class _Attempt:
             if not chunks:
                 raise BrokenUpload(f"{self._update.path} ends at byte {sent}")
             for data in chunks:
-                part = pb.UploadPart()  # filled in place: a chunk is copied as seldom as may be
-                part.chunk.offset, part.chunk.data = sent, data
-                await self._call.write(part)
+                await self._call.write(ChunkPart(Chunk(sent, data)))
                 sent += len(data)
         return sent
 

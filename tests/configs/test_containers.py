@@ -23,8 +23,11 @@ REGIONS = {"ewr", "jfk", "lga"}
 SETTINGS = {"GEOTRAIN_SITE": "fra", "GEOTRAIN_RACK": "4", "GEOTRAIN_VIEW": "10.0.0.7:3000"}
 
 
-def services(file: str) -> dict[str, Any]:
-    text = re.sub(r"\$\{(\w+):[-?]([^}]*)\}", lambda found: SETTINGS.get(found[1], found[2]), (ROOT / file).read_text())
+def services(file: str, *, with_comments: bool = False) -> dict[str, Any]:
+    """with_comments: as an operator makes it who takes the sign off the lines that are settings."""
+    text = (ROOT / file).read_text()
+    text = text.replace("# - ", "- ") if with_comments else text
+    text = re.sub(r"\$\{(\w+):[-?]([^}]*)\}", lambda found: SETTINGS.get(found[1], found[2]), text)
     found: dict[str, Any] = yaml.safe_load(text)["services"]
     return found
 
@@ -138,3 +141,10 @@ def test_the_agent_of_one_region_takes_three_settings():
     config = configured(services("deploy/agent.compose.yml")["agent"]["command"])
     assert (config.site.name, config.view.rack, config.view.hosts) == ("fra", 4, ["10.0.0.7:3000"])
     assert config.tls.ca
+
+
+def test_the_agent_of_one_region_logs_in_with_files_that_are_mounted():
+    agent = services("deploy/agent.compose.yml", with_comments=True)["agent"]
+    view = configured(agent["command"]).view
+    assert (view.tls.ca, view.user, view.password_file) == ("/run/view/ca.pem", "geotrain-ewr", "/run/view/password")
+    assert "./view:/run/view:ro" in agent["volumes"]

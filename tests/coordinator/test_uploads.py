@@ -20,13 +20,14 @@ from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import new_server, open_channel
+from geotrain.rpc.parts import Chunk, ChunkPart, Stub
 from geotrain.rpc.tls import Peer
 from geotrain.updates.codec import Layout, TensorFile
 from site_agent import upload
 from site_agent.held import HeldUpdates, Update
 from site_agent.upload import send_update
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 ANYONE = Peer(None)
 TENSORS = {"body": torch.arange(1000.0), "head": torch.ones(3)}
 
@@ -117,7 +118,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scene], N
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with open_channel(f"127.0.0.1:{port}") as channel:
-            await scene(coordinator, Site(tmp_path), rpc.CoordinatorStub(channel))
+            await scene(coordinator, Site(tmp_path), Stub(channel))
         await server.stop(None)
 
     return lambda scene: asyncio.run(asyncio.wait_for(scenario(scene), DEADLINE_S))
@@ -293,6 +294,17 @@ def test_a_stream_that_breaks_before_its_first_part_is_no_error(tmp_path):
 
     async def scene() -> None:
         assert [answer async for answer in Coordinator(tmp_path).uploads.receive(broken(), ANYONE)] == []
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
+def test_an_upload_without_its_header_is_refused(tmp_path):
+    async def headless() -> AsyncIterator[ChunkPart]:
+        yield ChunkPart(Chunk(0, b"data"))
+
+    async def scene() -> None:
+        answers = [answer async for answer in Coordinator(tmp_path).uploads.receive(headless(), ANYONE)]
+        assert [answer.receipt.reason for answer in answers] == ["an upload begins with the update's header"]
 
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 

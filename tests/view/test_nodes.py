@@ -28,7 +28,7 @@ def test_nodes_are_found_through_the_peers_of_any_seed_that_answers(closed_port)
         cluster = nodes(closed_port, one.address)
         known = cluster.partition_map()
         assert dict(zip(known.nodes, known.racks.tolist(), strict=True)) == {"A1": 1, "A2": 2}
-        assert cluster.addresses == {"A1": ("127.0.0.1", one.port), "A2": ("127.0.0.1", two.port)}
+        assert cluster.addresses == {"A1": ("127.0.0.1", one.port, "127.0.0.1"), "A2": ("127.0.0.1", two.port, "")}
 
 
 def test_a_node_under_two_addresses_is_one_node():
