@@ -1,15 +1,20 @@
 """Why sites are not in a round, and how long its phases took: what is told of a job. Pure; decides nothing."""
 
+from collections.abc import Mapping, Set
 from itertools import pairwise
 
 from coordinator.rules import Phase
 
 
 class Attendance:
-    """Kept by a job's state machine, round by round. failures: why a site is not here, or can't run the job."""
+    """Kept by a job's state machine, round by round.
+
+    failures: why a site is not here, or can't run the job. waiting: why it can't say yet whether it can.
+    """
 
     def __init__(self, phase: Phase, now_s: float) -> None:
         self.failures: dict[str, str] = {}
+        self.waiting: dict[str, str] = {}
         self._absent: dict[str, str] = {}
         # Since the last commit: the phases in their order, and when each began.
         self._entered = [(phase, now_s)]
@@ -20,10 +25,12 @@ class Attendance:
     def lost(self, site: str, reason: str) -> None:
         """The site has no part in the round for now, nor in the job if it says nothing more."""
         self.failures[site] = self._absent[site] = reason
+        self.waiting.pop(site, None)
 
     def returned(self, site: str) -> None:
         """The site can run the job; it may still have lost its part in the round."""
         self.failures.pop(site, None)
+        self.waiting.pop(site, None)
 
     def readmitted(self, site: str) -> None:
         self._absent.pop(site, None)
@@ -42,7 +49,7 @@ class Attendance:
         if is_expected:
             return "it had sent nothing when the round closed"
         if not is_prepared:
-            return self.failures.get(site, "it was not connected")
+            return self.waiting.get(site) or self.failures.get(site, "it was not connected")
         return "it came after the round had begun"
 
     def seconds_by_phase(self, now_s: float) -> dict[str, float]:
@@ -52,7 +59,13 @@ class Attendance:
             spent[phase.value] = spent.get(phase.value, 0.0) + until_s - since_s
         return spent
 
+    def why_waiting(self, expected: Set[str]) -> str:
+        """Of those who are asked and wait, to be added to a reason."""
+        return _listed({site: why for site, why in self.waiting.items() if site in expected})
+
     def with_failures(self, reason: str) -> str:
-        if not self.failures:
-            return reason
-        return f"{reason} ({'; '.join(f'{site}: {why}' for site, why in sorted(self.failures.items()))})"
+        return reason + _listed(self.failures | self.waiting)
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return f" ({'; '.join(f'{site}: {why}' for site, why in sorted(reasons.items()))})" if reasons else ""

@@ -1,5 +1,6 @@
 """The coordinator's configuration, and that of the jobs it runs."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,8 @@ class CoordinatorConfig:
       reaches it may read it.
     tls: mutual TLS with agents and launches.
     view: how the view is reached and read.
-    spool_dir: folder for updates on their way into the mean.
+    spool_dir: folder of this coordinator's own, for updates on their way into the mean; it is cleared of them when the
+      coordinator begins to lead.
     heartbeat_s: how often an agent must say that it is there, in seconds; after four silent ones it is gone.
     max_update_bytes: largest update that is received, in bytes.
     max_running_jobs: jobs that run at the same time; further ones wait.
@@ -53,13 +55,13 @@ class CoordinatorConfig:
     allowed_targets: list[str] = field(default_factory=lambda: list(DEFAULT_TARGETS))
 
     def __post_init__(self) -> None:
-        if self.lease_s < 1:
+        if not 1 <= self.lease_s < math.inf:
             raise ValueError(f"lease_s must be at least 1, got {self.lease_s}")
         if not self.advertise and self.listen.rpartition(":")[0] in ANYWHERE:
             raise ValueError(
                 f"advertise must say at which host:port others dial a coordinator that listens at {self.listen}"
             )
-        if self.heartbeat_s <= 0:
+        if not 0 < self.heartbeat_s < math.inf:
             raise ValueError(f"heartbeat_s must be over 0, got {self.heartbeat_s}")
         if self.max_update_bytes < 1:
             raise ValueError(f"max_update_bytes must be at least 1, got {self.max_update_bytes}")
@@ -88,10 +90,10 @@ class StrategyConfig:
     def __post_init__(self) -> None:
         if not str(self.outer.get("_target_", "")).startswith("torch.optim."):
             raise ValueError(f"strategy.outer._target_ must name a torch.optim optimizer, got {self.outer!r}")
-        if self.max_update_norm <= 0:
+        if not self.max_update_norm > 0:  # nor NaN
             raise ValueError(f"strategy.max_update_norm must be over 0, got {self.max_update_norm}")
         for name in ("max_staleness", "staleness_discount"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"strategy.{name} must be at least 0, got {getattr(self, name)}")
 
 
@@ -102,7 +104,8 @@ class JobConfig:
     sites: names of the sites that take part.
     min_sites: a phase goes on without the others when this many sites have reported and its deadline has passed.
     rounds: number of rounds.
-    gather_deadline_s: how long to wait for the sites to connect and to accept the task, in seconds.
+    gather_deadline_s: how long to wait for the sites to connect, to have a place for the job (`site.max_jobs`) and to
+      accept the task, in seconds.
     phase_deadline_s: how long sites may take to scan, train or localize, in seconds each.
     grace_s: once `min_sites` have reported in such a phase, how long to wait for the others; none: to the deadline.
     skew_margin_s: a cut ends this many seconds before now; at least the largest clock skew of the cluster.
@@ -135,13 +138,13 @@ class JobConfig:
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
         for name in ("gather_deadline_s", "phase_deadline_s"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be over 0, got {getattr(self, name)}")
-        if self.grace_s is not None and self.grace_s < 0:
+        if self.grace_s is not None and not self.grace_s >= 0:
             raise ValueError(f"grace_s must be at least 0, got {self.grace_s}")
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"seed must be from 0 to 2**64 - 1, got {self.seed}")
-        if self.skew_margin_s < 0:
+        if not 0 <= self.skew_margin_s < math.inf:
             raise ValueError(f"skew_margin_s must be at least 0, got {self.skew_margin_s}")
 
 

@@ -39,6 +39,7 @@ class Leader:
         self._given = tuple(addresses)
         self._turns = cycle([*addresses[1:], addresses[0]])
         self._was_named = False
+        self._silent = ""
 
     def __str__(self) -> str:
         return ", ".join(self._given)
@@ -51,10 +52,16 @@ class Leader:
         if error.code() not in (*AWAY, STANDBY):
             raise explained(error, self.address) from None
         named = str(dict(error.trailing_metadata() or ()).get(LEADER_KEY, ""))
-        # One hop at a time: two that name each other must not be asked for ever.
-        self._was_named = named not in ("", self.address) and not self._was_named
-        self.address = named if self._was_named else next(self._turns)
+        # One hop at a time: two that name each other must not be asked for ever. Who fell silent is named until its
+        # lease has run out.
+        self._was_named = named not in ("", self.address, self._silent) and not self._was_named
+        self.address, self._silent = named if self._was_named else next(self._turns), ""
         return self._was_named
+
+    def fell_silent(self) -> None:
+        """Go on to the next address, since nothing is heard of this one any more."""
+        self._silent, self._was_named = self.address, False
+        self.address = next(self._turns)
 
 
 async def ask_leader(

@@ -8,6 +8,8 @@ from heapq import merge
 from geotrain.rpc import coordinator_pb2 as pb
 
 MAX_EVENTS = 10_000
+# Whoever follows a job of which nothing is to be told hears this often that it is still told.
+SIGN_OF_LIFE_S = 2.0
 
 
 class EventLog:
@@ -35,7 +37,10 @@ class EventLog:
         happened.set()
 
     async def follow(self) -> AsyncIterator[pb.JobEvent]:
-        """Everything that happened so far, then what happens next, until the job's end."""
+        """Everything that happened so far, then what happens next, until the job's end.
+
+        Events without a body are signs of life.
+        """
         told = 0
         while True:
             happened = self._happened
@@ -46,7 +51,11 @@ class EventLog:
                 continue  # something happened while the last one was on its way
             if self.ended:
                 return
-            await happened.wait()
+            try:
+                async with asyncio.timeout(SIGN_OF_LIFE_S):
+                    await happened.wait()
+            except TimeoutError:
+                yield pb.JobEvent(job=self._job_id)
 
     def after(self, number: int) -> list[tuple[int, pb.JobEvent]]:
         """Returns the events that are kept of those after the one with this number, with their numbers."""

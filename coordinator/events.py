@@ -29,11 +29,21 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class SitePrepared:
-    """The site can run the job. held: its unsent update; cut_round: whose decided cut it has joined; 0: none."""
+    """The site can run the job. held: its unsent update; cut_round: whose decided cut it has joined, 0: none;
+    cut_number: which of that round's cuts."""
 
     site: str
     held: Held | None = None
     cut_round: int = 0
+    cut_number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SiteWaits:
+    """The site will say later whether it can run the job, and says why."""
+
+    site: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +80,14 @@ class StatisticsReported:
 
 @dataclass(frozen=True, slots=True)
 class UpdateArrived:
-    """A checked update lies in the spool. round: 0 for a localized state."""
+    """A checked update lies in the spool. round: 0 for a localized state. cut_number: on which of its round's cuts."""
 
     site: str
     round: int
     samples: int
     metrics: Mapping[str, float]
     path: Path
+    cut_number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,7 @@ Event = (
     SiteJoined
     | SiteLeft
     | SitePrepared
+    | SiteWaits
     | SiteFailed
     | CutReported
     | CutRowsListed

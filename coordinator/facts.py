@@ -34,8 +34,9 @@ class CommitFacts:
 
     bytes_up, bytes_down: of all sites in this round, as counted by the coordinator that committed it. phases_s: seconds
     by phase since the round before, in that coordinator. absent: the job's sites that are not in it, and why.
-    staleness: of the updates that came late, how many rounds after their own. alias: that points to the state.
-    gate: why that one, where the job has a gate.
+    staleness: of the updates that came late, how many rounds after their own. earlier_cut: the sites whose updates were
+    trained on a cut of this round before the one that is noted. alias: that points to the state. gate: why that one,
+    where the job has a gate.
     """
 
     committed_s: float
@@ -49,17 +50,20 @@ class CommitFacts:
     phases_s: Mapping[str, float] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     staleness: Mapping[str, int] = field(default_factory=dict)
+    earlier_cut: tuple[str, ...] = ()
     alias: str = "production"
     gate: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFacts:
-    """A round. cut, commit: None until then. sites: its members."""
+    """A round. cut, commit: None until then. sites: its members. until_ns: the moment of its cut; cut_number: which cut
+    of the round that is, from 1."""
 
     round: int
     base_version: int = 0
     until_ns: int = 0
+    cut_number: int = 1
     sites: tuple[str, ...] = ()
     opened_s: float = 0.0
     cut: CutFacts | None = None
@@ -75,7 +79,7 @@ class RoundFacts:
         return cls(
             **fields | {"sites": tuple(fields["sites"])},
             cut=CutFacts(**cut) if cut else None,
-            commit=CommitFacts(**commit) if commit else None,
+            commit=CommitFacts(**commit | {"earlier_cut": tuple(commit.get("earlier_cut", ()))}) if commit else None,
         )
 
 

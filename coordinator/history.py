@@ -81,5 +81,7 @@ def line(event: pb.JobEvent) -> str:
         case "site":
             progress = event.site.progress
             loss = "" if math.isnan(progress.loss) else f", loss {progress.loss:.4f}"
-            return f"{event.site.site}: {progress.phase}" + (f" round {progress.round}" * bool(progress.round)) + loss
+            note = f": {progress.note}" if progress.note else ""
+            where = f" round {progress.round}" * bool(progress.round)
+            return f"{event.site.site}: {progress.phase}{where}{loss}{note}"
     return describe(event) or ""

@@ -12,7 +12,7 @@ from aiohttp import web
 from coordinator import snapshot
 from coordinator.config import ANYWHERE, CoordinatorConfig
 from coordinator.runner import JobRunner
-from coordinator.service import CoordinatorService
+from coordinator.service import CoordinatorService, Term
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.program import own_version
 from geotrain.view.connect import View
@@ -38,6 +38,7 @@ class Pages:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/snapshot", self.snapshot),
+            web.get("/jobs", self.jobs),
             web.get("/jobs/{job}", self.job),
             web.get("/jobs/{job}/events", self.events),
         ]
@@ -58,6 +59,15 @@ class Pages:
     async def snapshot(self, _: web.Request) -> web.Response:
         return web.json_response(self.seen())
 
+    async def jobs(self, _: web.Request) -> web.Response:
+        term = self._term()
+        try:
+            past = await term.jobs.past()
+        except GeotrainError as error:
+            _refuse(web.HTTPServiceUnavailable, f"the jobs can't be read: {error.what}")
+        seen = self.seen()
+        return web.json_response(snapshot.every_job(seen["jobs"], past, now_s=seen["time_s"]))
+
     async def job(self, request: web.Request) -> web.Response:
         runner, term = await self._find(request), self._service.term
         known = list(term.jobs.runners.values()) if term else []
@@ -68,9 +78,7 @@ class Pages:
         return web.json_response([snapshot.event(event) for _, event in runner.log.after(0)])
 
     async def _find(self, request: web.Request) -> JobRunner:
-        job, term = request.match_info["job"], self._service.term
-        if term is None:
-            _refuse(web.HTTPServiceUnavailable, f"this coordinator knows no job: {self._service.leadership.reason}")
+        job, term = request.match_info["job"], self._term()
         try:
             runner = await term.jobs.find(job)
         except GeotrainError as error:
@@ -78,6 +86,12 @@ class Pages:
         if runner is None:
             _refuse(web.HTTPNotFound, f"there is no job {job!r}")
         return runner
+
+    def _term(self) -> Term:
+        term = self._service.term
+        if term is None:
+            _refuse(web.HTTPServiceUnavailable, f"this coordinator knows no job: {self._service.leadership.reason}")
+        return term
 
 
 def _boot_s() -> float:

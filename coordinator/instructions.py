@@ -18,11 +18,12 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class ScanCut:
-    """At the moment of the round's cut: what the ledger says, or now where the round is not in it yet."""
+    """number: of the round's cuts, from 1. One that the ledger names is at the moment that it says, another one now."""
 
     sites: tuple[str, ...]
     round: int
     base_version: int
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)

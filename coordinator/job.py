@@ -7,7 +7,7 @@ left unfinished goes on from what the ledger says of it; a new one is a job of w
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from coordinator import cuts, events, instructions
@@ -55,6 +55,9 @@ class Job:
         # The same, where it is to be taken up again once the sites are gathered.
         self._left = self._open
         self._proof: Mapping[str, str] | None = None
+        # Which of the round's cuts sites scan, or have scanned last; and why it is not the one before.
+        self._cut_number = self._open.cut_number if self._open else 1
+        self._why_anew = ""
         self._roll = RollCall(facts.open_round.sites if facts.open_round else rules.sites, done=facts.localized)
         self._judge(now_s)
 
@@ -93,6 +96,8 @@ class Job:
                     self._roll.expected.add(site)
                 self._report(Phase.GATHERING, site, event)
                 return [*self._readmit(site, now_s), *self._ask_late(event)]
+            case events.SiteWaits(site, reason) if site in self._connected:
+                self._attendance.waiting[site] = reason
             case events.CutReported(site=site, round=self.round):
                 self._report(Phase.SCANNING, site, event)
             case events.CutRowsListed(site=site, round=self.round):
@@ -202,12 +207,15 @@ class Job:
             grace_s=math.inf if gathering else self.rules.grace_s,
             now_s=now_s,
         )
-        self.reason = decision.reason
+        self.reason = decision.reason + self._attendance.why_waiting(self._roll.expected) + self._why_anew
         return decision
 
     def _gather_deadline_s(self) -> float:
-        # What a site was asked before it lost its coordinator may still be under way; it answers after that.
-        return self.rules.gather_deadline_s + (self.rules.phase_deadline_s if self._left else 0)
+        # What a site was asked before it lost its coordinator may still be under way; it answers after that. One that
+        # is not here is waited for as long only where the round needs it.
+        busy = self._connected & (self._roll.expected - self._roll.answered)
+        is_patient = self._left and (busy or len(self._roll.answered) < self.rules.min_sites)
+        return self.rules.gather_deadline_s + (self.rules.phase_deadline_s if is_patient else 0)
 
     def _enter(self, phase: Phase, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> tuple[str, ...]:
         self.phase, self.since_s = phase, now_s
@@ -226,28 +234,68 @@ class Job:
         return self._scan(set(self._prepared), now_s)
 
     def _take_up(self, left: RoundFacts, now_s: float) -> list[Instruction]:
-        """Go on in a round that another coordinator left: the same cut, the same base, nothing done twice."""
+        """Go on in a round that another coordinator left: the same cut, the same base, nothing done twice. Also from
+        the last round to what sites localize: one may have come without its cut."""
         sites = (self._prepared.keys() & self._members()) - self._localized
         able = {site for site in sites if self._can_answer(site)}
         if self.base_version and sites == able:
             return self._ask(able, now_s)
-        if self.base_version and able and left.cut:
-            self._proof = {} if left.cut.dropped else left.cut.proof
-            return self._scan(sites - able, now_s, done=able | self._localized)
-        return self._scan(sites, now_s, done=self._localized)
+        if not (self.base_version and able and left.cut):
+            return self._scan_anew(sites, now_s)
+        if left.cut.dropped:
+            return self._go_on_with(able, sites - able, "it dropped rows that the ledger does not name", now_s)
+        self._proof = left.cut.proof
+        return self._scan(sites - able, now_s, number=left.cut_number, done=able | self._localized)
 
-    def _scan(self, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> list[Instruction]:
-        self._cut_reports = {}
+    def _scan(
+        self, sites: Set[str], now_s: float, *, number: int = 1, done: Set[str] = frozenset()
+    ) -> list[Instruction]:
+        self._cut_reports, self._cut_number = {}, number
         asked = self._enter(Phase.SCANNING, sites, now_s, done=done)
         if self._open is None or self._open.round != self.round:
             self._open = RoundFacts(round=self.round, sites=asked)
-        return [instructions.ScanCut(asked, self.round, self.base_version)]
+        return [instructions.ScanCut(asked, self.round, self.base_version, number)]
+
+    def _scan_anew(self, sites: Set[str], now_s: float) -> list[Instruction]:
+        """Have those of the sites that do not hold the round's update decide on a cut: another one than before."""
+        assert self._open is not None
+        number = self._open.cut_number + (self._open.cut is not None)
+        holders = {site for site in sites if self._holds(site)}
+        return self._scan(sites - holders, now_s, number=number, done=holders | self._localized)
+
+    def _go_on_with(
+        self, able: Set[str], lost: Set[str], why: str, now_s: float, *, decided: Sequence[Instruction] = ()
+    ) -> list[Instruction]:
+        """Go on with who has the round's update or its cut, and without those that can't have that again.
+
+        If it takes these as well, all that have not trained yet take another cut: nobody trains twice, and a round has
+        one cut wherever it can be closed with that. A site's own state has no later round to wait for.
+        """
+        reason = f"round {self.round}'s cut can't be read again: {why}"
+        is_enough = len(able) >= self.rules.min_sites and any(map(self._holds, able))
+        if lost and (self._committed == self.rules.rounds or not is_enough):
+            self._why_anew = f"; {', '.join(sorted(lost))}: {reason}, so another one is taken"
+            return self._scan_anew(able | lost, now_s)
+        for site in lost:
+            self._attendance.lost(site, reason)
+        return [*decided, *self._ask(able, now_s)]
 
     def _can_answer(self, site: str) -> bool:
         """Whether the site needs no cut to answer what this round asks: it holds the update, or the cut itself."""
-        number = 0 if self._committed == self.rules.rounds else self.round
+        assert self._open is not None
         prepared = self._prepared[site]
-        return prepared.held == Held(number, self.base_version) or prepared.cut_round == self.round
+        has_cut = (prepared.cut_round, prepared.cut_number) == (self.round, self._open.cut_number)
+        return has_cut or self._holds(site)
+
+    def _has_cut(self, sites: Set[str]) -> None:
+        """These join the round's cut from here on."""
+        for site in sites:
+            self._prepared[site] = replace(self._prepared[site], cut_round=self.round, cut_number=self._cut_number)
+
+    def _holds(self, site: str) -> bool:
+        """Whether the site said that it has the update that this round asks for."""
+        number = 0 if self._committed == self.rules.rounds else self.round
+        return self._prepared[site].held == Held(number, self.base_version)
 
     def _readmit(self, site: str, now_s: float) -> list[Instruction]:
         """Take a site back that was away for a moment, if its part in the round is not lost by that, or is needed."""
@@ -291,26 +339,29 @@ class Job:
         return [instructions.ListCutRows(sites, self.round, partitions)]
 
     def _compare_with_ledger(self, known: Mapping[str, str], now_s: float) -> list[Instruction]:
-        """The cut was decided before; a site that finds other rows in it by now has lost its part in this round."""
-        able = self._roll.done - self._localized
-        same = cuts.same_as(known, self._roll.reports)
-        for site in sorted(self._roll.reports.keys() - same):
-            reason = f"the rows of round {self.round}'s cut can't be read again: they were written since"
-            self._attendance.lost(site, reason)
-        decided = [cuts.decided(same, self._roll.reports, {}, {})] if same else []
-        return [*decided, *self._ask(same | able, now_s)]
+        """The cut was decided before; a site may find other rows in it by now."""
+        reports = self._roll.reports
+        same = cuts.same_as(known, reports)
+        able = same | (self._roll.done - self._localized)
+        decided = [cuts.decided(same, reports, {}, {})] if same else []
+        self._has_cut(same)
+        return self._go_on_with(able, reports.keys() - same, "rows of it were written since", now_s, decided=decided)
 
     def _reconcile(self, now_s: float, reason: str) -> list[Instruction]:
         return self._cut_decided(reconcile({site: listed.rows for site, listed in self._roll.reports.items()}), now_s)
 
     def _cut_decided(self, drop: Mapping[str, Digests], now_s: float) -> list[Instruction]:
-        members = set(self._roll.reports)
+        members, trained = set(self._roll.reports), self._roll.done - self._localized
+        self._why_anew = ""
+        if not members:  # who scanned has left, and there are enough that need no cut
+            return self._ask(trained, now_s)
         decided = cuts.decided(members, self._cut_reports, self._roll.reports, drop)
         assert self._open is not None
-        self._open = replace(self._open, cut=cuts.facts(decided))
+        self._open = replace(self._open, cut=cuts.facts(decided), cut_number=self._cut_number)
+        self._has_cut(members)
         if self.base_version == 0:
             return [decided, instructions.AskStatistics(self._enter(Phase.SUMMARIZING, members, now_s), self.round)]
-        return [decided, *self._ask(members, now_s)]
+        return [decided, *self._ask(members | trained, now_s)]
 
     def _ask(self, sites: Set[str], now_s: float) -> list[Instruction]:
         """Have the sites do what the round's cut is for: train, or localize once the last round is committed."""
@@ -372,7 +423,7 @@ class Job:
             elif site in roll.returning or site not in roll.expected:
                 found[site] = ("back", "it is back, and is asked what it still has of the round")
             else:
-                found[site] = ("asked", "")
+                found[site] = ("asked", self._attendance.waiting.get(site, ""))
         return found
 
     def _published(self, version: int, now_s: float) -> list[Instruction]:
@@ -388,7 +439,8 @@ class Job:
             self._enter(Phase.GATHERING, ready if enough else set(self.rules.sites), now_s)
             self._roll.reports = {site: self._prepared[site] for site in ready}
             return []
-        return self._ask(ready, now_s)
+        assert self._open is not None
+        return self._take_up(self._open, now_s)
 
     def _finish(self, now_s: float, reason: str) -> list[Instruction]:
         return self._end(

@@ -11,12 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from coordinator import events, instructions
 from coordinator.config import CoordinatorConfig, JobConfig
 from coordinator.events import Event
-from coordinator.ledger import UNFINISHED, Ledger, unfinished
+from coordinator.ledger import UNFINISHED, Ledger, listed, unfinished
 from coordinator.links import Links
 from coordinator.reduce import OuterStep
 from coordinator.requests import REQUEST_ID, new_request_id
@@ -24,6 +22,7 @@ from coordinator.runner import JobRunner
 from geotrain.errors import ConfigError, GeotrainError
 from geotrain.program import config_from_json
 from geotrain.tasks.targets import check_targets
+from geotrain.updates.chunks import clear
 from geotrain.view.connect import View
 from geotrain.view.keyed import Conflict
 
@@ -34,6 +33,8 @@ Action = Literal["pause", "resume", "cancel"]
 
 # Jobs that have ended are told from memory so many; others are read from the ledger.
 MAX_ENDED = 16
+# Of those so many are listed.
+MAX_LISTED = 100
 
 
 class TooManyJobs(GeotrainError):
@@ -66,8 +67,10 @@ class Jobs:
     async def recover(self) -> None:
         """Take up the jobs that were left unfinished, in the order of their launches; nothing runs yet.
 
-        Raises ViewError where they can't be read; then it may be called again. Raises Fenced.
+        What a term before this one has spooled is of no use: sites keep what they sent until it counts, and are asked
+        again. Raises ViewError where they can't be read; then it may be called again. Raises Fenced.
         """
+        await asyncio.to_thread(clear, Path(self._config.spool_dir))
         for job_id in await asyncio.to_thread(unfinished, self._view):
             if job_id not in self.runners:
                 await self._recall(job_id)
@@ -120,6 +123,11 @@ class Jobs:
     async def _find(self, job_id: str) -> JobRunner | None:
         async with self._taking:
             return self.runners.get(job_id) or await self._recall(job_id)
+
+    async def past(self) -> list[dict[str, Any]]:
+        """The newest of the jobs that are in the view only, as their records have them. Raises ViewError."""
+        rows = [row for row in await asyncio.to_thread(listed, self._view) if row["job"] not in self.runners]
+        return rows[-MAX_LISTED:]
 
     async def launch(self, job_json: str, request_id: str = "") -> str:
         """Note a new job, and have it run; returns its id. The same request again is the same job.
@@ -241,7 +249,7 @@ class Jobs:
     def _check(self, config: JobConfig) -> None:
         """Raise ConfigError unless the job may run here. Not on the loop: torch.optim is slow to import."""
         check_targets(config.task, self._config.allowed_targets)
-        OuterStep(config.strategy.outer, {"w": torch.zeros(1)})
+        OuterStep.check(config.strategy.outer)
         strangers = sorted(set(config.sites) - set(self._config.sites)) if self._config.sites else []
         if strangers:
             raise ConfigError(

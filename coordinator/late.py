@@ -22,6 +22,11 @@ def staleness(updates: Sequence[UpdateArrived], number: int) -> dict[str, int]:
     return {update.site: number - update.round for update in updates if update.round < number}
 
 
+def earlier_cut(updates: Sequence[UpdateArrived], number: int, cut_number: int) -> tuple[str, ...]:
+    """Returns the sites whose updates are of round `number`, and of a cut of it before `cut_number`."""
+    return tuple(update.site for update in updates if update.round == number and update.cut_number < cut_number)
+
+
 class Taken:
     """The updates of a job that have been counted, and the late ones that wait for the next commit.
 

@@ -1,4 +1,5 @@
-"""`python -m coordinator.launch task=...`: submits a job and follows it. The job goes on when this stops."""
+"""`python -m coordinator.launch task=...`: submits a job, follows it to its end, and leaves its report. The job goes on
+when this stops."""
 
 import asyncio
 import json
@@ -7,14 +8,19 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
 
 import grpc
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from coordinator.config import JobConfig, LaunchConfig, register
 from coordinator.dial import CALL_DEADLINE_S, Leader, ask_leader
+from coordinator.eventlog import SIGN_OF_LIFE_S
 from coordinator.history import describe
+from coordinator.report import report
 from coordinator.requests import new_request_id
 from geotrain.errors import GeotrainError, JobFailed
 from geotrain.program import run_program
@@ -27,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # How long a coordinator may be away before its follower gives up: the job goes on when it is back, followed or not.
 AWAY_DEADLINE_S = 300.0
+# After this the coordinator is taken for one that stands still, and the others are asked who leads.
+SILENCE_S = 3 * SIGN_OF_LIFE_S
 
 
 async def launch(config: LaunchConfig) -> AsyncIterator[pb.JobEvent]:
@@ -57,7 +65,7 @@ async def follow(
     while True:
         try:
             async with open_channel(leader.address, identity) as channel:
-                async for event in rpc.CoordinatorStub(channel).Follow(pb.FollowRequest(job=job)):
+                async for event in _events(rpc.CoordinatorStub(channel).Follow(pb.FollowRequest(job=job))):
                     away_since_s, delays_s = math.inf, retry_delays_s()
                     # The coordinator tells a job from its start; after a restart, without its sites' progress.
                     about = subject(event)
@@ -72,6 +80,8 @@ async def follow(
         except grpc.aio.AioRpcError as error:
             if leader.look_on(error):
                 continue
+        except TimeoutError:
+            leader.fell_silent()
         away_since_s = min(away_since_s, time.monotonic())
         if time.monotonic() - away_since_s > AWAY_DEADLINE_S:
             raise GeotrainError(
@@ -79,6 +89,17 @@ async def follow(
                 "Start the coordinator again, and the job goes on.",
             )
         await asyncio.sleep(next(delays_s))
+
+
+async def _events(call: grpc.aio.UnaryStreamCall) -> AsyncIterator[pb.JobEvent]:
+    """What is told in one call. Raises TimeoutError when the coordinator falls silent."""
+    while True:
+        async with asyncio.timeout(SILENCE_S):
+            event: Any = await call.read()
+        if event is grpc.aio.EOF:
+            return
+        if event.WhichOneof("body"):
+            yield event
 
 
 def subject(event: pb.JobEvent) -> tuple[str, int | str] | None:
@@ -95,17 +116,21 @@ def subject(event: pb.JobEvent) -> tuple[str, int | str] | None:
     return None
 
 
-async def _follow(config: LaunchConfig) -> float:
+async def _follow(config: LaunchConfig, folder: Path) -> float:
+    """Leaves report.json in the folder. Returns the localized models' mean metric."""
     logger.info("%s", tls.described(config.tls))
-    localized: list[float] = []
+    events: list[pb.JobEvent] = []
     async for event in launch(config):
         line = describe(event)
         if line is not None:
             logger.info("%s", line)
-        if event.HasField("localized"):
-            localized.append(event.localized.metrics["localized"])
-        if event.HasField("ended") and event.ended.status != "finished":
-            raise JobFailed(event.ended.reason)
+            events.append(event)
+    path = folder / "report.json"
+    path.write_text(json.dumps(report(events), indent=2, allow_nan=False) + "\n")
+    logger.info("report: %s", path)
+    if event.ended.status != "finished":
+        raise JobFailed(event.ended.reason)
+    localized = [event.localized.metrics["localized"] for event in events if event.HasField("localized")]
     return sum(localized) / len(localized)
 
 
@@ -115,7 +140,8 @@ register()
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="launch")
 def main(cfg: DictConfig) -> float | None:
     """Returns the localized models' mean metric, for sweeps that optimise it."""
-    return run_program(cfg, lambda config: asyncio.run(_follow(config)))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return run_program(cfg, lambda config: asyncio.run(_follow(config, folder)))
 
 
 if __name__ == "__main__":

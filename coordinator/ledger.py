@@ -37,11 +37,15 @@ class Seen(NamedTuple):
         return cls(record.generation, record.bins.get("epoch", 0)) if record else cls(0, 0)
 
 
+def listed(view: View) -> list[dict[str, Any]]:
+    """Returns every job's record but for its configuration, in the order of their launches. Raises ViewError."""
+    rows = read_set(view, JOBS, ["job", "status", "reason", "since_s", "launched_s", "ended_s"])
+    return sorted(rows, key=lambda row: (row["launched_s"], row["job"]))
+
+
 def unfinished(view: View) -> list[str]:
     """Returns the jobs that have not ended, in the order of their launches. Raises ViewError."""
-    rows = read_set(view, JOBS, ["job", "status", "launched_s"])
-    rows.sort(key=lambda row: (row["launched_s"], row["job"]))
-    return [row["job"] for row in rows if row["status"] in UNFINISHED]
+    return [row["job"] for row in listed(view) if row["status"] in UNFINISHED]
 
 
 class Ledger:

@@ -150,6 +150,8 @@ class Membership:
         last_s, self._ticked_s = self._ticked_s, now_s
         # A clock that stood still was ours: nobody was silent because we did not listen.
         was_away = last_s is not None and now_s - last_s > self._heartbeat_s
+        if was_away:
+            self._callers = {site: (call, now_s) for site, (call, _) in self._callers.items()}
         done: list[Instruction] = []
         for site, member in list(self.members.items()):
             if member.state is State.GONE:

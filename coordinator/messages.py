@@ -26,7 +26,9 @@ def to_event(site: str, kind: str, body: Any, task: TaskConfig) -> Event | None:
     match kind:
         case "prepared":
             held = events.Held(body.held.round, body.held.base_version) if body.HasField("held") else None
-            return events.SitePrepared(site, held, body.cut_round)
+            return events.SitePrepared(site, held, body.cut_round, body.cut_number or 1)
+        case "waiting":
+            return events.SiteWaits(site, body.reason)
         case "failed":
             return events.SiteFailed(site, body.reason, None if body.asked == "prepare" else body.round)
         case "cut_report":
@@ -91,7 +93,8 @@ def to_message(job: str, instruction: Instruction, config: JobConfig) -> pb.ToAg
 
 def scan_message(job: str, opened: RoundFacts) -> pb.ToAgent:
     """What asks sites for the cut of a round."""
-    return pb.ToAgent(scan_cut=pb.ScanCut(job=job, round=opened.round, until_ns=opened.until_ns))
+    scan = pb.ScanCut(job=job, round=opened.round, until_ns=opened.until_ns, number=opened.cut_number)
+    return pb.ToAgent(scan_cut=scan)
 
 
 def committed_message(job: str, site: str, published: instructions.PublishRound, version: int) -> pb.ToAgent:

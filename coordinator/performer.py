@@ -12,7 +12,7 @@ from coordinator.eventlog import EventLog
 from coordinator.events import Event
 from coordinator.facts import CommitFacts, JobFacts, RoundFacts
 from coordinator.instructions import Instruction
-from coordinator.late import staleness, weights
+from coordinator.late import earlier_cut, staleness, weights
 from coordinator.ledger import Ledger
 from coordinator.links import Links
 from coordinator.messages import committed_message, scan_message, sites_of, to_message
@@ -38,6 +38,8 @@ class Performer:
         self._links = links
         self._log = log
         self._bytes_at_commit = self._bytes_now()
+        # The round as it will be once the cut that sites scan is decided.
+        self._scanned = RoundFacts(round=0)
 
     async def perform(self, asked: Instruction, facts: JobFacts) -> tuple[JobFacts, Event | None]:
         """Returns what the ledger says after it, and the answer, where there is one at once: the machine's next event.
@@ -47,7 +49,7 @@ class Performer:
         match asked:
             case instructions.ScanCut():
                 facts = await self._open_round(asked, facts)
-                self._links.send(asked.sites, scan_message(self._job, facts.rounds[-1]))
+                self._links.send(asked.sites, scan_message(self._job, self._scanned))
             case instructions.DecideCut():
                 facts = await self._note_cut(asked, facts)
             case instructions.PublishInitial(statistics):
@@ -63,27 +65,29 @@ class Performer:
         return facts, None
 
     async def _open_round(self, scan: instructions.ScanCut, facts: JobFacts) -> JobFacts:
-        if facts.rounds and facts.rounds[-1].round == scan.round:
-            return facts  # its cut is at the moment that the ledger says
         now_s = time.time()
-        opened = RoundFacts(
-            round=scan.round,
-            base_version=scan.base_version,
-            until_ns=Cut.before(now_s, self._config.skew_margin_s).until_ns,
-            sites=scan.sites,
-            opened_s=now_s,
+        until_ns = Cut.before(now_s, self._config.skew_margin_s).until_ns
+        if facts.rounds and facts.rounds[-1].round == scan.round:
+            known = facts.rounds[-1]
+            # The ledger keeps the cut before until this one is decided: some sites may be done with it.
+            another = replace(known, until_ns=until_ns, cut_number=scan.number, cut=None)
+            self._scanned = known if scan.number == known.cut_number else another
+            return facts
+        self._scanned = RoundFacts(
+            round=scan.round, base_version=scan.base_version, until_ns=until_ns, sites=scan.sites, opened_s=now_s
         )
-        await asyncio.to_thread(self._ledger.round, opened)
-        return facts.with_round(opened)
+        await asyncio.to_thread(self._ledger.round, self._scanned)
+        return facts.with_round(self._scanned)
 
     async def _note_cut(self, decided: instructions.DecideCut, facts: JobFacts) -> JobFacts:
-        cut = cuts.facts(decided, decided_s=time.time())
-        with_cut = replace(facts.rounds[-1], cut=cut)
-        if with_cut.commit is None:  # else sites come late to localize, and the ledger has it
-            await asyncio.to_thread(self._ledger.round, with_cut)
-            facts = facts.with_round(with_cut)
-            self._log.add(history.cut_event(decided.round, cut))
-        self._publisher.use_cut(with_cut)
+        if self._scanned.cut is None:  # else it was read again, and is the one that the ledger names
+            cut = cuts.facts(decided, decided_s=time.time())
+            self._scanned = replace(self._scanned, cut=cut)
+            if self._scanned.commit is None:  # else sites come late to localize
+                await asyncio.to_thread(self._ledger.round, self._scanned)
+                facts = facts.with_round(self._scanned)
+                self._log.add(history.cut_event(decided.round, cut))
+        self._publisher.use_cut(self._scanned)
         return facts
 
     async def _publish_initial(
@@ -118,6 +122,7 @@ class Performer:
             phases_s={**asked.phases_s, Phase.PUBLISHING.value: publishing_s},
             absent=asked.absent,
             staleness=staleness(asked.updates, asked.round),
+            earlier_cut=earlier_cut(asked.updates, asked.round, opened.cut_number),
             alias=self._publisher.decision.alias,
             gate=self._publisher.decision.reason,
         )

@@ -17,7 +17,7 @@ import torch
 from coordinator.config import JobConfig
 from coordinator.events import UpdateArrived
 from coordinator.facts import CommitFacts, JobFacts, LocalizedFacts, RoundFacts
-from coordinator.late import weights
+from coordinator.late import earlier_cut, weights
 from coordinator.ledger import Ledger
 from coordinator.reduce import OuterStep, weighted_mean
 from geotrain.errors import ConfigError, GeotrainError, UpdateRefused
@@ -88,6 +88,7 @@ class Publisher:
         self._metadata: dict[str, str] = {}
         self._outer: OuterStep | None = None
         self._cut: dict[str, str] = {}
+        self._cut_number = 1
         self._config_sha256 = ""
 
     def settle(self, facts: JobFacts) -> None:
@@ -122,6 +123,7 @@ class Publisher:
     def use_cut(self, facts: RoundFacts) -> None:
         """Note which data the states from here on are made of. The round's cut must have been decided."""
         assert facts.cut is not None
+        self._cut_number = facts.cut_number
         task = self._config.task
         unproven = {name: "looked up, not proven" for name in task.view if name not in task.proven()}
         counts = {"until_ns": facts.until_ns, "rows": facts.cut.rows, "dropped": facts.cut.dropped}
@@ -148,6 +150,7 @@ class Publisher:
         weight = weights(updates, number, self._config.strategy.staleness_discount)
         measured = metrics(updates)
         lineage = {"round": number, "weights": weight, "metrics": measured, **self._decided(measured, weight)}
+        lineage |= self._earlier(updates, number)
         try:
             with ExitStack() as files:
                 opened = [(weight[update.site], files.enter_context(TensorFile(update.path))) for update in updates]
@@ -199,13 +202,19 @@ class Publisher:
             raise _lost(error) from None
         with TensorFile(update.path) as file:
             tensors = ((name, file.tensor(name) if name in file.entries else kept) for name, kept in self.model.items())
-            version = self._write(scope, tensors, {"base_version": base_version, "metrics": measured}, ())
+            lineage = {"base_version": base_version, "metrics": measured, **self._earlier([update], 0)}
+            version = self._write(scope, tensors, lineage, ())
         facts = LocalizedFacts(
             site=update.site, committed_s=time.time(), version=version, samples=update.samples, metrics=measured
         )
         self._ledger.localized(facts)
         self._move_alias(scope, version)
         return facts
+
+    def _earlier(self, updates: Sequence[UpdateArrived], number: int) -> dict[str, object]:
+        """What a lineage says of updates that were made of other data than its cut."""
+        earlier = earlier_cut(updates, number, self._cut_number)
+        return {"earlier_cut": earlier} if earlier else {}
 
     def check_update(self, path: Path, *, whole: bool) -> None:
         """Raise UpdateRefused unless the spooled update may enter the mean."""

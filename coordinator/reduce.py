@@ -64,6 +64,19 @@ class OuterStep:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"strategy.outer: {error}", "See the arguments of this torch.optim class.") from None
 
+    @classmethod
+    def check(cls, optimizer: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless it can be made, and moves a model by a mean to where there are numbers."""
+        model = {"w": torch.zeros(1)}
+        outer = cls(optimizer, model)
+        try:
+            outer.step("w", torch.ones(1))
+        except Exception as error:  # noqa: BLE001 - whatever an optimizer of torch says
+            reason = f"{optimizer['_target_']} can't take a step from a mean update: {error}"
+            raise ConfigError(f"strategy.outer: {reason}", "Choose one that needs no closure.") from None
+        if not model["w"].isfinite().all():
+            raise ConfigError(f"strategy.outer: its first step is to {model['w'].item()}", "Look at its arguments.")
+
     def step(self, name: str, mean: torch.Tensor) -> None:
         """Move one tensor of the model along `mean` (trained minus base) as the optimizer sees fit. Takes `mean`."""
         parameter = self._parameters[name]

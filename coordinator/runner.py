@@ -252,4 +252,5 @@ class JobRunner:
 def _news(progress: pb.Progress) -> tuple[object, ...]:
     """What makes a site's progress worth telling: heartbeats alone move the last bytes."""
     loss = None if math.isnan(progress.loss) else progress.loss
-    return progress.phase, progress.round, progress.rows, loss, progress.bytes_up >> 20, progress.bytes_down >> 20
+    counts = progress.bytes_up >> 20, progress.bytes_down >> 20
+    return progress.phase, progress.round, progress.rows, loss, progress.note, *counts

@@ -53,6 +53,13 @@ def snapshot(
     }
 
 
+def every_job(seen: Sequence[Mapping[str, Any]], past: Iterable[Mapping[str, Any]], *, now_s: float) -> dict[str, Any]:
+    """Returns the jobs of a snapshot, after those that only the view knows. past: their records."""
+    unknown = dict.fromkeys(("model", "phase", "round", "rounds", "version", "sites"))
+    earlier = [{**unknown, **row, "ended_s": row["ended_s"] or None} for row in past]
+    return {"time_s": now_s, "jobs": sorted([*earlier, *seen], key=lambda job: (job["launched_s"], job["job"]))}
+
+
 def coordinator(
     leadership: Leadership, *, now_s: float, boot_s: float, facts: Mapping[str, Any], ready: bool
 ) -> dict[str, Any]:
@@ -139,6 +146,7 @@ def event(told: pb.JobEvent) -> dict[str, Any]:
         "round": getattr(about, "round", None) or None,
         "site": getattr(body, "site", None),
         "phase": getattr(about, "phase", None),
+        "note": getattr(about, "note", None) or None,
         "text": line(told),
     }
 
@@ -167,7 +175,7 @@ def _site(site: str, member: Member | None, running: Sequence[Known], boot_s: fl
 def _progress(said: pb.Progress | None) -> dict[str, Any]:
     """What a site said last of its work in a job."""
     if said is None:
-        return {"phase": None, "round": None, "rows": None, "loss": None, "bytes_up": None, "bytes_down": None}
+        return dict.fromkeys(("phase", "round", "rows", "loss", "bytes_up", "bytes_down", "note"))
     return {
         "phase": said.phase,
         "round": said.round or None,
@@ -175,6 +183,7 @@ def _progress(said: pb.Progress | None) -> dict[str, Any]:
         "loss": _finite(said.loss),
         "bytes_up": said.bytes_up,
         "bytes_down": said.bytes_down,
+        "note": said.note or None,
     }
 
 

@@ -109,7 +109,8 @@ class Uploads:
             runner.offer(events.SiteFailed(header.site, f"update refused: {refused.what}", header.round))
             yield _receipt(str(refused))
         else:
-            runner.offer(events.UpdateArrived(header.site, header.round, header.samples, dict(header.metrics), path))
+            update = header.site, header.round, header.samples, dict(header.metrics), path, header.cut_number or 1
+            runner.offer(events.UpdateArrived(*update))
             yield pb.UploadAnswer(receipt=pb.UploadReceipt(accepted=True))
 
     async def _take_up(self, header: pb.UpdateHeader, path: Path) -> _Incoming:

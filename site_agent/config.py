@@ -61,7 +61,7 @@ class SiteConfig:
     spool_dir: folder of the agent's own, for the update that it keeps until its round is committed.
     training: how the site trains.
     ray: the site's Ray cluster.
-    max_jobs: jobs that this site works on at the same time; it refuses further ones.
+    max_jobs: jobs that this site works on at the same time; further ones wait for a place.
     allowed_jobs: names of the tasks that it works on, as glob patterns.
     allowed_targets: importable names that a task may use as `_target_` here, as glob patterns.
     """

@@ -6,6 +6,7 @@ A job's worker outlives the stream that its messages came by: what it has begun 
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # A coordinator works on one phase of a job at a time; more messages than this mean that it is not ours to trust.
 MAX_MESSAGES = 64
+# As many jobs as a coordinator runs by default, several times over.
+MAX_WAITING = 64
 
 # So long a site does one thing before it tells: a step of a fast round is over sooner, and telling it took longer.
 TELL_AFTER_S = 0.1
@@ -32,11 +35,13 @@ IDLE = pb.Progress(phase="idle", loss=math.nan)
 class Worker:
     """One job at this site.
 
-    outlet: the stream by which it was prepared last. progress: what it does now. is_paused: as its coordinator said.
+    outlet: the stream by which it was prepared last. freed: called when it has done what it was asked. progress: what
+    it does now. is_paused: as its coordinator said.
     """
 
-    def __init__(self, work: JobWork, outlet: Outlet) -> None:
+    def __init__(self, work: JobWork, outlet: Outlet, freed: Callable[[], None]) -> None:
         self.outlet = outlet
+        self._freed = freed
         self.progress = pb.Progress(job=work.id, phase="idle", loss=math.nan)
         self.is_paused = False
         self.is_busy = False
@@ -82,6 +87,7 @@ class Worker:
                 await outlet.send(failed(kind, body, f"internal error: {error!r}"))
             self.is_busy = False
             self._show(self._work.progress("idle", getattr(body, "round", 0)), outlet)
+            self._freed()
 
     async def _handle(self, kind: str, body: Any, outlet: Outlet) -> None:
         """Do what the message asks, in a thread, and send what comes of it."""
@@ -131,6 +137,9 @@ class SiteJobs:
         self._compute = compute
         self._held = HeldUpdates(Path(config.site.spool_dir), config.site.name)
         self._workers: dict[str, Worker] = {}
+        self._waiting: dict[str, tuple[pb.Prepare, Outlet]] = {}
+        self._admitting = asyncio.Lock()
+        self._steps: set[asyncio.Task[None]] = set()
 
     def known(self) -> list[str]:
         """The jobs of which something is kept here."""
@@ -147,33 +156,67 @@ class SiteJobs:
             return  # of a newer coordinator
         body = getattr(message, kind)
         worker = self._workers.get(body.job)
+        if kind in ("job_ended", "job_paused"):
+            self._waiting.pop(body.job, None)
         if kind == "job_ended":
             await self._end(body)
         elif worker is not None:
             await worker.take(kind, body, outlet)
         elif kind == "prepare":
-            await self._start(body, outlet)
+            await self._wait(body, outlet)
         elif kind not in ("round_committed", "job_paused"):
             await outlet.send(failed(kind, body, f"job {body.job} was not prepared by this agent"))
 
-    async def _start(self, request: pb.Prepare, outlet: Outlet) -> None:
+    async def _admit(self) -> None:
+        """Begin the jobs that wait, in the order in which they came, as long as there are places."""
+        async with self._admitting:
+            for job, (request, outlet) in list(self._waiting.items()):
+                if outlet.is_open and not await self._has_place(outlet):
+                    return
+                if self._waiting.pop(job, None) and outlet.is_open:
+                    await self._begin(request, outlet)
+
+    async def _has_place(self, outlet: Outlet) -> bool:
+        """Whether one more job may begin. Those that are paused, or of whose end we did not hear, make room; their
+        updates are kept."""
         occupied = [one for one in self._workers.values() if one.is_occupied(outlet)]
         if len(occupied) >= self._config.site.max_jobs:
-            reason = f"this site works on {len(occupied)} jobs already (site.max_jobs)"
-            await outlet.send(failed("prepare", request, reason))
-            return
-        # Jobs that are paused, or of whose end we did not hear, make room; their updates are kept.
+            return False
         stale = [job for job, one in self._workers.items() if one not in occupied]
         for job in stale[: max(0, len(self._workers) + 1 - self._config.site.max_jobs)]:
-            logger.info("job %s makes room for job %s", job, request.job)
+            logger.info("job %s makes room", job)
             await self._workers.pop(job).end()
+        return True
+
+    async def _begin(self, request: pb.Prepare, outlet: Outlet) -> None:
         try:
             work = JobWork(request, self._config, self._view, self._compute, self._held)
         except GeotrainError as error:
             await outlet.send(failed("prepare", request, str(error)))
             return
-        self._workers[request.job] = Worker(work, outlet)
+        self._workers[request.job] = Worker(work, outlet, self._freed)
         await self._workers[request.job].take("prepare", request, outlet)
+
+    def _freed(self) -> None:
+        """A worker may have become one that makes room."""
+        if self._waiting:
+            task = asyncio.create_task(self._admit())
+            self._steps.add(task)
+            task.add_done_callback(self._steps.discard)
+
+    async def _wait(self, request: pb.Prepare, outlet: Outlet) -> None:
+        """Have a job begin as soon as there is a place."""
+        if len(self._waiting) >= MAX_WAITING and request.job not in self._waiting:
+            reason = f"{len(self._waiting)} jobs wait for a place at this site already"
+            await outlet.send(failed("prepare", request, reason))
+            return
+        self._waiting[request.job] = request, outlet
+        await self._admit()
+        if request.job in self._waiting:
+            max_jobs = self._config.site.max_jobs
+            reason = f"it waits for a place: this site works on {max_jobs} of {max_jobs} jobs (site.max_jobs)"
+            logger.info("job %s: %s", request.job, reason)
+            await outlet.send(pb.FromAgent(waiting=pb.Waiting(job=request.job, reason=reason)))
 
     async def _end(self, ended: pb.JobEnded) -> None:
         worker = self._workers.pop(ended.job, None)
@@ -181,6 +224,7 @@ class SiteJobs:
             await worker.end()
         await asyncio.to_thread(self._held.drop, ended.job)
         logger.info("job %s %s: %s", ended.job, ended.status, ended.reason)
+        self._freed()
 
 
 def failed(kind: str, body: Any, reason: str) -> pb.FromAgent:

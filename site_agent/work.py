@@ -66,6 +66,7 @@ class JobWork:
         self._base_state: State | None = None
         self._held = held
         self._cut_round = 0
+        self._cut_number = 0
         self._has_ended = False
 
     def handle(self, kind: str, body: Any) -> Iterator[Report]:
@@ -99,7 +100,8 @@ class JobWork:
             name: load(Path(self._site.data_dir), name, dataset) for name, dataset in self._task.local.items()
         }
         rows = len(self._local[self._task.rows.dataset].frame)
-        prepared = pb.Prepared(job=self.id, local_rows=rows, cut_round=self._cut_round)
+        number = self._cut_number
+        prepared = pb.Prepared(job=self.id, local_rows=rows, cut_round=self._cut_round, cut_number=number)
         if update := self._held.of(self.id):
             prepared.held.CopyFrom(pb.Held(round=update.header.round, base_version=update.header.base_version))
         yield pb.FromAgent(prepared=prepared)
@@ -112,7 +114,7 @@ class JobWork:
 
     def scan_cut(self, request: pb.ScanCut) -> Iterator[Report]:
         yield self.progress("scanning", request.round)
-        self._cut, self._cut_round = Cut(until_ns=request.until_ns), 0
+        self._cut, self._cut_round, self._cut_number = Cut(until_ns=request.until_ns), 0, request.number
         self._sets = self._compute.read(self._view, self._task, self._cut)
         report = pb.CutReport(job=self.id, round=request.round)
         for name, read in self._sets.items():
@@ -231,6 +233,7 @@ class JobWork:
             samples=result.samples,
             metrics=result.metrics,
             base_version=base_version,
+            cut_number=self._cut_number,
         )
         said.MergeFrom(header)
         return self._held.write(said, layout, tensor_of)

@@ -117,7 +117,10 @@ async def _get(address: str, path: str) -> Any:
 
 def leading(addresses: Sequence[str]) -> tuple[str, Any]:
     """Returns the leader's status address and snapshot. Raises NoCoordinator where none leads yet."""
-    found = look(addresses)
+    return _leading(look(addresses))
+
+
+def _leading(found: Coordinators) -> tuple[str, Any]:
     if found.leader is None or not found.snapshots[found.leader]["coordinator"]["ready"]:
         reasons = "; ".join(f"{address}: {seen['coordinator']['reason']}" for address, seen in found.snapshots.items())
         raise NoCoordinator(
@@ -125,6 +128,12 @@ def leading(addresses: Sequence[str]) -> tuple[str, Any]:
             "Wait a moment, or name the leader's http_listen with --coordinator HOST:PORT.",
         )
     return found.leader, found.snapshots[found.leader]
+
+
+def jobs(addresses: Sequence[str]) -> Any:
+    """Returns every job that the leader or the view knows."""
+    address, _ = leading(addresses)
+    return asyncio.run(_get(address, "/jobs"))
 
 
 def job(addresses: Sequence[str], name: str) -> Any:
@@ -150,9 +159,11 @@ async def follow(addresses: Sequence[str], name: str, identity: Identity | None 
     """Yield everything that happened to a job, then what happens next, to its end, also under further leaders."""
     from coordinator import launch, snapshot  # seconds to import, and no other command needs them
 
-    address, seen = await asyncio.to_thread(leading, addresses)
+    found = await _look(addresses)
+    address, seen = _leading(found)
     await _get(address, _page(name))
-    async for event in launch.follow([seen["coordinator"]["address"]], name, identity):
+    dialled = [one["coordinator"]["address"] for one in (seen, *found.snapshots.values())]
+    async for event in launch.follow(list(dict.fromkeys(dialled)), name, identity):
         yield snapshot.event(event)
 
 

@@ -69,8 +69,8 @@ def status(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: geotrain jobs --json")
 def jobs(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
-    """The jobs that run, wait, are paused, or have ended since the coordinator leads: where each stands, and why."""
-    _, seen = client.leading(_addresses(coordinator))
+    """Every job, the newest last: where each stands, and why. Of those that ended before this leader, a hundred."""
+    seen = client.jobs(_addresses(coordinator))
     print_either(seen["jobs"], show.jobs(seen), as_json)
 
 

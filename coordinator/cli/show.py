@@ -61,7 +61,8 @@ def _work(work: Json) -> str:
     where = f"round {work['round']} of {work['job']}" if work["round"] else work["job"]
     text = f"{work['phase']} {where}"
     text += f", {work['rows']:,} rows" if work["rows"] else ""
-    return text + (f", loss {work['loss']:.4f}" if work["loss"] is not None else "")
+    text += f", loss {work['loss']:.4f}" if work["loss"] is not None else ""
+    return text + (f": {work['note']}" if work["note"] else "")
 
 
 def jobs(seen: Json) -> RenderableType:
@@ -70,11 +71,16 @@ def jobs(seen: Json) -> RenderableType:
         return Text("  no job yet: launch one with `python -m coordinator.launch`", DIM)
     lines = []
     for job in seen["jobs"]:
-        since = lasting(seen["time_s"] - job["since_s"])
-        stands = f"{job['phase']} for {since}" if job["phase"] else f"for {since}"
-        rounds = f"round {job['round']} of {job['rounds']}"
-        lines.append(_entry(job["job"], job["status"], [rounds, stands], job["reason"]))
+        facts = [f"round {job['round']} of {job['rounds']}"] if job["rounds"] else []
+        lines.append(_entry(job["job"], job["status"], [*facts, _since(job, seen["time_s"])], job["reason"]))
     return Group(*lines)
+
+
+def _since(job: Json, now_s: float) -> str:
+    if job["ended_s"]:
+        return f"{clock(job['ended_s'])}, {lasting(job['ended_s'] - job['launched_s'])} after its launch"
+    since = lasting(now_s - job["since_s"])
+    return f"{job['phase']} for {since}" if job["phase"] else f"for {since}"
 
 
 def _entry(name: str, state: str, facts: Sequence[str], reason: str) -> RenderableType:
@@ -163,6 +169,8 @@ def _committed_sites(job: Json, commit: Json) -> Table:
             continue
         weight = commit["weights"][site]
         late = f"trained for the round {staleness[site]} before" if site in staleness else ""
+        if site in commit.get("earlier_cut", ()):
+            late = "trained on a cut of this round that could not be read again"
         loss = commit["metrics"].get(site, {}).get("loss")
         row(table, site, "yes", f"{weight:,.10g}", f"{weight / total:.1%}", "" if loss is None else f"{loss:.4f}", late)
     return table
@@ -174,7 +182,7 @@ def _open_sites(job: Json) -> RenderableType:
     table = table_of("site", "stands", "does", ">loss", "*why")
     for site in job["standing"]:
         loss = "" if site["loss"] is None else f"{site['loss']:.4f}"
-        row(table, site["site"], site["standing"], site["phase"] or "", loss, site["reason"])
+        row(table, site["site"], site["standing"], site["phase"] or "", loss, site["reason"] or site["note"] or "")
     return table
 
 
@@ -189,15 +197,15 @@ def controlled(now: Json) -> Text:
 
 
 class Story:
-    """Tells which events are worth a line: of a site's progress only a change of its phase or round."""
+    """Tells which events are worth a line: of a site's progress only a change of its phase, round or note."""
 
     def __init__(self) -> None:
-        self._stood: dict[str, tuple[str, int]] = {}
+        self._stood: dict[str, tuple[str, int, str]] = {}
 
     def tells(self, event: Json) -> bool:
         if event["kind"] != "site":
             return True
-        stands = event["phase"], event["round"]
+        stands = event["phase"], event["round"], event["note"]
         before, self._stood[event["site"]] = self._stood.get(event["site"]), stands
         return stands != before
 

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "progress", "prepared", "cut_report", "cut_rows", "statistics", "failed")
+    __slots__ = ("hello", "progress", "prepared", "cut_report", "cut_rows", "statistics", "failed", "waiting")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class FromAgent(_message.Message):
     CUT_ROWS_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     progress: Progress
     prepared: Prepared
@@ -23,7 +24,8 @@ class FromAgent(_message.Message):
     cut_rows: CutRows
     statistics: StatisticsReport
     failed: Failed
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., cut_report: _Optional[_Union[CutReport, _Mapping]] = ..., cut_rows: _Optional[_Union[CutRows, _Mapping]] = ..., statistics: _Optional[_Union[StatisticsReport, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., cut_report: _Optional[_Union[CutReport, _Mapping]] = ..., cut_rows: _Optional[_Union[CutRows, _Mapping]] = ..., statistics: _Optional[_Union[StatisticsReport, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
     __slots__ = ("welcome", "prepare", "scan_cut", "list_cut_rows", "cut_decided", "report_statistics", "train", "localize", "round_committed", "job_ended", "job_paused")
@@ -100,16 +102,26 @@ class Prepare(_message.Message):
     def __init__(self, job: _Optional[str] = ..., task_json: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Prepared(_message.Message):
-    __slots__ = ("job", "local_rows", "held", "cut_round")
+    __slots__ = ("job", "local_rows", "held", "cut_round", "cut_number")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LOCAL_ROWS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     CUT_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CUT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
     local_rows: int
     held: Held
     cut_round: int
-    def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut_round: _Optional[int] = ...) -> None: ...
+    cut_number: int
+    def __init__(self, job: _Optional[str] = ..., local_rows: _Optional[int] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut_round: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("job", "reason")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Held(_message.Message):
     __slots__ = ("round", "base_version")
@@ -120,14 +132,16 @@ class Held(_message.Message):
     def __init__(self, round: _Optional[int] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class ScanCut(_message.Message):
-    __slots__ = ("job", "round", "until_ns")
+    __slots__ = ("job", "round", "until_ns", "number")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
     round: int
     until_ns: int
-    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., until_ns: _Optional[int] = ...) -> None: ...
+    number: int
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., until_ns: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class SetFingerprints(_message.Message):
     __slots__ = ("set", "rows", "fingerprints")
@@ -296,7 +310,7 @@ class UploadPart(_message.Message):
     def __init__(self, header: _Optional[_Union[UpdateHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "xxh3", "base_version")
+    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "xxh3", "base_version", "cut_number")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DIFFERENCE: _ClassVar[UpdateHeader.Kind]
@@ -319,6 +333,7 @@ class UpdateHeader(_message.Message):
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     XXH3_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CUT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     job: str
     site: str
     round: int
@@ -328,7 +343,8 @@ class UpdateHeader(_message.Message):
     num_bytes: int
     xxh3: bytes
     base_version: int
-    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., xxh3: _Optional[bytes] = ..., base_version: _Optional[int] = ...) -> None: ...
+    cut_number: int
+    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., xxh3: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data")

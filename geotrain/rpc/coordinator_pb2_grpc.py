@@ -86,7 +86,8 @@ class CoordinatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Follow(self, request, context):
-        """Everything that happened to a job so far, then what happens next, until it ends.
+        """Everything that happened to a job so far, then what happens next, until it ends. Events without a body, every two
+        seconds where there is nothing else to tell, are signs of life.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -10,8 +10,19 @@ import xxhash
 from geotrain.errors import GeotrainError, UpdateRefused
 
 READ_BYTES = 1 << 20
-# Of a file that was given back.
-FREE = ".free"
+# Of a file that is not whole, that is, and that was given back.
+PART, WHOLE, FREE = ".part", ".safetensors", ".free"
+
+
+def clear(folder: Path) -> None:
+    """Remove what was spooled under a folder, by whomever, and nothing else that may lie there."""
+    for path in folder.glob("*/*"):
+        if path.suffix in (PART, WHOLE, FREE):
+            with suppress(OSError):  # what can't be removed is said when an update is to take its place
+                path.unlink()
+    for job in folder.glob("*/"):
+        with suppress(OSError):  # it is no job's, or not empty
+            job.rmdir()
 
 
 class DiskFull(GeotrainError):
@@ -59,7 +70,7 @@ class Spool:
         self.xxh3 = xxh3
         self.received = 0
         self._hash = xxhash.xxh3_128()
-        self.part = path.with_suffix(".part")
+        self.part = path.with_suffix(PART)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open_room()

@@ -11,9 +11,9 @@ from coordinator.leadership import Leadership, Taken
 from coordinator.service import CoordinatorService
 from geotrain.lease import Lease
 from geotrain.view.connect import View
+from tests.until import until
 
 LONG_S = 1e6
-POLL_S = 0.01
 
 # Each later than all before, also than those of an earlier run of the tests on the same cluster.
 EPOCHS = count(time.time_ns() // 1_000_000)
@@ -33,8 +33,7 @@ async def term_of(service: CoordinatorService) -> AsyncIterator["asyncio.Task[No
     """The term of a leader, from when it has taken up its jobs; the task ends when it dies."""
     leading = asyncio.create_task(service.lead(service.leadership.epoch))
     try:
-        while service.term is None and not leading.done():  # noqa: ASYNC110 - nobody but a test waits for it
-            await asyncio.sleep(POLL_S)
+        await until(lambda: service.term is not None or leading.done())
         yield leading
     finally:
         leading.cancel()

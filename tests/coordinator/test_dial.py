@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from coordinator import dial
-from coordinator.config import LaunchConfig
+from coordinator.config import LaunchConfig, StrategyConfig
 from coordinator.dial import ask_leader
 from coordinator.launch import follow, launch
 from geotrain.errors import ConfigError, GeotrainError
@@ -20,6 +20,7 @@ from tests.coordinator.test_service import job_json
 
 NOBODY = "127.0.0.1:1"
 DEADLINE_S = 60
+SIGN_S = 0.02
 Answer = Callable[[grpc.aio.ServicerContext], Awaitable[pb.LaunchReply]]
 
 
@@ -31,6 +32,8 @@ class Coordinator(rpc.CoordinatorServicer):
         self.num_calls = 0
         self.request_ids: list[str] = []
         self.address = ""
+        self.num_signs = 0
+        self.is_silent = False
 
     async def Launch(self, request, context):  # noqa: N802 - gRPC's name
         self.num_calls += 1
@@ -40,6 +43,11 @@ class Coordinator(rpc.CoordinatorServicer):
 
     async def Follow(self, request, context):  # noqa: N802
         await self.Launch(request, context)
+        for _ in range(self.num_signs):
+            yield pb.JobEvent(job=request.job)
+            await asyncio.sleep(SIGN_S)
+        if self.is_silent:
+            await asyncio.Event().wait()
         yield pb.JobEvent(job=request.job, time_s=1, ended=pb.JobEnded(job=request.job, status="finished"))
 
 
@@ -89,6 +97,33 @@ def test_the_leader_that_a_standby_names_is_asked_at_once():
             assert (await launched(standby.address)).job == "job-1"
             assert [event.job async for event in follow([standby.address], "job-1")] == ["job-1"]
         assert standby.num_calls == 2
+
+    play(scene())
+
+
+@pytest.mark.parametrize("names_the_silent", [False, True])
+def test_who_follows_a_leader_that_falls_silent_asks_the_others_who_leads(monkeypatch, names_the_silent):
+    monkeypatch.setattr("coordinator.launch.SILENCE_S", 10 * SIGN_S)
+
+    async def scene() -> None:
+        paused, standby = Coordinator(leads), Coordinator()
+        async with answering(paused, standby):
+            paused.is_silent = True
+            standby._answers = [names(paused), leads] if names_the_silent else [leads]
+            addresses = [paused.address, standby.address]
+            assert [event.job async for event in follow(addresses, "job-1")] == ["job-1"]
+        assert standby.num_calls > names_the_silent
+
+    play(scene())
+
+
+def test_who_follows_is_not_told_the_signs_of_life():
+    async def scene() -> None:
+        leader = Coordinator(leads)
+        async with answering(leader):
+            leader.num_signs = 3
+            assert [event.WhichOneof("body") async for event in follow([leader.address], "job-1")] == ["ended"]
+        assert leader.num_calls == 1
 
     play(scene())
 
@@ -151,6 +186,21 @@ def test_when_nobody_answers_for_long_the_addresses_are_named(monkeypatch):
 )
 def test_coordinators_are_named_one_by_one_or_as_a_list(coordinator, addresses):
     assert LaunchConfig(coordinator=coordinator, **json.loads(job_json())).addresses == addresses
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("field", ["gather_deadline_s", "phase_deadline_s", "grace_s", "skew_margin_s"])
+def test_a_duration_that_is_not_a_number_is_refused_by_the_fields_name(field):
+    with pytest.raises(ValueError, match=field):
+        LaunchConfig(**json.loads(job_json()) | {field: NAN})
+
+
+@pytest.mark.parametrize("field", ["max_update_norm", "staleness_discount"])
+def test_a_strategys_parameter_that_is_not_a_number_is_refused_by_the_fields_name(field):
+    with pytest.raises(ValueError, match=f"strategy.{field}"):
+        StrategyConfig(**{field: NAN})
 
 
 @pytest.mark.parametrize("coordinator", ["", [], "a", ["a:1", 2]])

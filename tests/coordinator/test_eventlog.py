@@ -1,8 +1,11 @@
 """What a job remembers of what happened."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import eventlog
 from coordinator.eventlog import EventLog
 from geotrain.rpc import coordinator_pb2 as pb
 
@@ -13,6 +16,21 @@ KINDS = {
     "cut": pb.JobEvent(cut=pb.CutEvent(round=1)),
 }
 PASSING = ("site", "phase")
+
+
+def test_who_follows_hears_signs_of_life_while_nothing_happens(monkeypatch):
+    monkeypatch.setattr(eventlog, "SIGN_OF_LIFE_S", 0.01)
+
+    async def scene() -> list[str | None]:
+        log = EventLog("j")
+        heard = []
+        async for event in log.follow():
+            heard.append(event.WhichOneof("body"))
+            if len(heard) == 2:
+                log.add(pb.JobEvent(ended=pb.JobEnded()))
+        return heard
+
+    assert asyncio.run(scene()) == [None, None, "ended"]
 
 
 @given(st.lists(st.sampled_from(sorted(KINDS)), max_size=40), st.integers(1, 5), st.integers(0, 45))

@@ -115,6 +115,37 @@ def test_a_job_that_too_few_sites_can_run_fails_with_their_reasons(drive):
     assert "no folder" in end.reason
 
 
+BUSY = "it waits for a place: this site works on 2 of 2 jobs (site.max_jobs)"
+
+
+def test_a_site_without_a_place_is_waited_for_with_its_reason_until_the_gather_deadline_and_joins_later(drive):
+    drive.gather(("ewr", "jfk"))
+    drive(events.SiteJoined("lga"), events.SiteWaits("lga", BUSY))
+    assert drive.job.reason == f"waiting for lga: 2 of 3 sites reported, 2 needed (lga: {BUSY})"
+    assert drive.job.standing()["lga"] == ("asked", BUSY)
+    drive.now_s += RULES.gather_deadline_s
+    [scan] = drive(events.Tick())
+    assert scan.sites == ("ewr", "jfk")
+    assert drive.job.standing()["lga"] == ("out", BUSY)
+    drive.agree(("ewr", "jfk"))
+    drive(*(events.StatisticsReported(site, "{}") for site in ("ewr", "jfk")), events.Published(1))
+    drive.update("ewr")
+    drive(events.SitePrepared("lga"))
+    [publish] = drive.update("jfk")
+    assert [update.site for update in publish.updates] == ["ewr", "jfk"]
+    [scan] = drive(events.Published(2))
+    assert scan.sites == SITES
+
+
+def test_a_job_that_needs_a_site_without_a_place_ends_with_that_reason_at_the_gather_deadline():
+    drive = Driver(NEEDED)
+    drive.gather(("ewr", "jfk"))
+    drive(events.SiteJoined("lga"), events.SiteWaits("lga", BUSY))
+    drive.now_s += RULES.gather_deadline_s
+    [end] = drive(events.Tick())
+    assert (end.status, BUSY in end.reason) == ("failed", True)
+
+
 def test_a_site_that_leaves_in_mid_round_does_not_stall_it(drive):
     drive.start_model()
     drive.update("ewr")
@@ -305,7 +336,9 @@ def test_a_needed_site_that_comes_back_without_its_cut_has_the_round_gathered_ag
     cut_round = 1 if phase is Phase.TRAINING else 0
     drive(events.SitePrepared("ewr", held, cut_round), events.SitePrepared("jfk", None, cut_round))
     [scan] = drive(events.SitePrepared("lga"))
-    assert scan == instructions.ScanCut(("lga",) if phase is Phase.TRAINING else SITES, 1, drive.job.base_version)
+    asked = ("lga",) if phase is Phase.TRAINING else SITES
+    number = 2 if phase is Phase.SUMMARIZING else 1  # a cut was decided, and all take another one
+    assert scan == instructions.ScanCut(asked, 1, drive.job.base_version, number)
     if phase is Phase.TRAINING:
         decided, train = drive.agree(("lga",))
         assert (decided.sites, train) == (("lga",), instructions.Train(SITES, 1, 1))

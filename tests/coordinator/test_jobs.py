@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import coordinator.jobs
 from coordinator.config import CoordinatorConfig
 from coordinator.jobs import Jobs, NoSuchJob, TooManyJobs
 from coordinator.ledger import JOBS, Ledger
@@ -20,9 +21,9 @@ from geotrain.view.refusals import Refusal
 from tests.conftest import simulated_cluster
 from tests.coordinator.leading import EPOCHS
 from tests.coordinator.test_service import job_json
+from tests.until import until
 
 DEADLINE_S = 120
-POLL_S = 0.01
 
 
 class AwayView:
@@ -98,11 +99,6 @@ def play(view, tmp_path) -> Play:
         asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
 
     return run
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 - only tests wait for it
-        await asyncio.sleep(POLL_S)
 
 
 def gathering(jobs: Jobs, *names: str) -> bool:
@@ -276,5 +272,37 @@ def test_what_was_asked_is_done_though_who_asked_hangs_up(play):
             asking.cancel()
             await until(lambda: jobs.runners[job].log.ended)
             assert leader.status(job)[0] == "cancelled"
+
+    play(scene)
+
+
+def test_a_new_term_clears_what_others_have_spooled_and_nothing_else(play, tmp_path):
+    spool = tmp_path / "spool"
+    left = [spool / job / f"ewr-1-ab{suffix}" for job in ("forgotten", "ended") for suffix in (".safetensors", ".part")]
+    others = [spool / "notes.txt", spool / "forgotten" / "notes.txt", spool / "more" / "deep" / "a.part"]
+    for path in (*left, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    async def scene(leader: Leader) -> None:
+        async with leader.term():
+            assert [path for path in sorted(spool.rglob("*.*")) if path.is_file()] == sorted(others)
+            assert not (spool / "ended").exists()
+
+    play(scene)
+
+
+def test_jobs_that_this_leader_has_not_run_are_listed_from_the_view(play, monkeypatch):
+    monkeypatch.setattr(coordinator.jobs, "MAX_LISTED", 1)
+
+    async def scene(leader: Leader) -> None:
+        async with leader.term() as jobs:
+            names = [await jobs.launch(described(model)) for model in ("la", "lb", "lc")]
+            for job in names[:2]:
+                await jobs.control(job, "cancel", "a mistake")
+        async with leader.term() as jobs:
+            [past] = await jobs.past()
+            assert (past["job"], past["status"], past["reason"]) == (names[1], "cancelled", "a mistake")
+            assert past["launched_s"] < past["ended_s"] == past["since_s"]
 
     play(scene)

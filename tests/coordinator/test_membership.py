@@ -116,6 +116,17 @@ def test_a_second_agent_of_a_site_whose_first_one_lives_is_refused():
     assert driver.state() is State.HERE
 
 
+def test_a_coordinator_that_stood_still_does_not_take_the_first_agent_for_dead_when_a_second_one_calls():
+    driver = Driver()
+    driver.call(1)
+    driver.wait(0.5)
+    assert driver.call(2, "another") == []
+    driver.now_s += 10 * HEARTBEAT_S
+    assert driver(Tick()) == []
+    [refuse] = driver.wait(1.25, 1)
+    assert (type(refuse), refuse.stream) == (Refuse, 2)
+
+
 def test_of_several_that_wait_for_a_place_the_last_one_gets_it():
     driver = Driver()
     driver.call(1)

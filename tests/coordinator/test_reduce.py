@@ -141,4 +141,16 @@ NO_OPTIMIZER = {"_target_": "torch.optim.lr_scheduler.LambdaLR"}
 )
 def test_an_outer_optimizer_that_is_none_is_refused_by_name(outer):
     with pytest.raises(ConfigError, match=r"strategy\.outer"):
-        OuterStep(outer, {"w": torch.zeros(1)})
+        OuterStep.check(outer)
+
+
+@pytest.mark.parametrize(
+    ("outer", "reason"),
+    [
+        ({"_target_": "torch.optim.LBFGS"}, r"torch\.optim\.LBFGS can't take a step from a mean update"),
+        (SGD | {"lr": float("nan")}, "its first step is to nan"),
+    ],
+)
+def test_an_outer_optimizer_that_could_not_take_its_first_step_is_refused_before_anyone_trains(outer, reason):
+    with pytest.raises(ConfigError, match=rf"strategy\.outer: {reason}"):
+        OuterStep.check(outer)

@@ -33,7 +33,7 @@ from tests.coordinator.test_service import job_json
 from tests.updates.files import encoded, upload
 
 SITES = {"ewr": 1.0, "jfk": 2.0}
-DEADLINE_S = 40
+DEADLINE_S = 120
 MOMENTUM = {"outer": {"_target_": "torch.optim.SGD", "lr": 0.7, "momentum": 0.9, "nesterov": True}}
 
 

@@ -29,7 +29,7 @@ from tests.updates.files import encoded, upload
 
 register()
 TIMEOUT_S = 60
-HEARTBEAT_S = 0.4
+HEARTBEAT_S = 1.0
 
 
 def job_json(**changes: object) -> str:

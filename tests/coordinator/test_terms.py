@@ -21,7 +21,7 @@ from geotrain.rpc import coordinator_pb2_grpc as rpc
 from geotrain.rpc.channels import LEADER_KEY, new_server, open_channel
 from tests.coordinator.leading import new_leader, term_of
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 CONFIG = CoordinatorConfig(heartbeat_s=TIMEOUT_S)
 OTHERS = Lease(owner="other", epoch=4, lease_s=6, address="b:1")
 

@@ -1,7 +1,8 @@
 """A coordinator that kills itself: `python -m tests.e2e.mortal_coordinator WHAT PATTERN NUMBER OVERRIDES...`.
 
 The real program, and a real SIGKILL: before the NUMBER-th write to the set WHAT of the view whose key and bins match
-PATTERN; or, where WHAT is `spool`, when NUMBER updates lie in its spool and nothing else was done with the last.
+PATTERN; after it, where WHAT is that set and `+`; or, where WHAT is `spool`, when NUMBER updates lie in its spool and
+nothing else was done with the last.
 """
 
 import os
@@ -28,6 +29,7 @@ def main() -> None:
     def mortal_put(view: View, set_name: str, key: str, bins: dict[str, Any], **options: Any) -> None:
         step(set_name, key, bins)
         put(view, set_name, key, bins, **options)
+        step(f"{set_name}+", key, bins)
 
     def mortal_finish(spool: Spool) -> Any:
         finished = finish(spool)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.ledger import ROUNDS
+from coordinator.ledger import JOBS, ROUNDS
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES
 from geotrain.view.config import ViewConfig
@@ -153,6 +153,7 @@ LIVES = [
     ("round 1's tensors and manifest are written, and not committed", (ROUNDS, r"/1\b.*'committed'", "1")),
     ("round 1 is committed, its alias not moved", (ALIASES, "'production': 2", "1")),
     ("one site is localized", (ROUNDS, "/site/.*'committed'", "2")),
+    ("the job has finished, its spool is not cleared", (f"{JOBS}+", "'finished'", "1")),
 ]
 
 
@@ -171,6 +172,7 @@ def test_kills_at_every_stage_change_nothing_of_the_model_and_no_site_trains_twi
             world.restart_agent(spooled.name.partition("-")[0])
     said = world.end(launched, world.coordinator())
 
+    assert not list(world.folder.glob("spool/*"))
     assert world.states("storm") == world.states("calm")
     once = {(site, number): 1 for site in SITES for number in "012"}
     assert world.trainings("calm") == once

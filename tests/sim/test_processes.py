@@ -14,7 +14,7 @@ import pytest
 
 from sim.processes import ProcessFailed, Supervisor
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 # A child that ignores SIGTERM, with a grandchild that left its session and whose own parent died: the worst that
 # Ray or a shell could leave.

@@ -96,7 +96,7 @@ def test_a_port_in_use_is_an_error_in_one_line(tmp_path: Path) -> None:
             [sys.executable, "-m", "sim.relay", *command, listen],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert done.returncode == 1

@@ -16,9 +16,9 @@ from geotrain.updates.codec import Layout
 from site_agent.config import SiteAgentConfig, SiteConfig
 from site_agent.held import HeldUpdates
 from site_agent.jobs import SiteJobs
+from tests.until import until
 
-DEADLINE_S = 20
-POLL_S = 0.01
+DEADLINE_S = 60
 
 
 class Gates:
@@ -82,6 +82,9 @@ class Stream:
     def reasons(self, job: str) -> list[str]:
         return [one.failed.reason for one in self.sent if one.HasField("failed") and one.failed.job == job]
 
+    def waits(self, job: str) -> list[str]:
+        return [one.waiting.reason for one in self.sent if one.HasField("waiting") and one.waiting.job == job]
+
 
 class Site:
     def __init__(self, spool: Path, max_jobs: int) -> None:
@@ -92,7 +95,7 @@ class Site:
     async def prepare(self, outlet: Stream, *jobs: str) -> None:
         for job in jobs:
             await self.jobs.take(pb.ToAgent(prepare=pb.Prepare(job=job)), outlet)
-            await until(lambda job=job: outlet.answers(job) == [0] or outlet.reasons(job))
+            await until(lambda job=job: outlet.answers(job) == [0] or outlet.reasons(job) or outlet.waits(job))
 
     async def train(self, outlet: Stream, job: str, number: int) -> None:
         await self.jobs.take(pb.ToAgent(train=pb.Train(job=job, round=number)), outlet)
@@ -103,11 +106,6 @@ class Site:
     def keep(self, job: str) -> None:
         tensors = {"w": torch.ones(2)}
         self.held.write(pb.UpdateHeader(job=job, site="ewr", round=1), Layout.of(tensors), tensors.__getitem__)
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    while not holds():  # noqa: ASYNC110 - only tests wait for it
-        await asyncio.sleep(POLL_S)
 
 
 Play = Callable[..., None]
@@ -168,19 +166,66 @@ def test_the_messages_of_a_job_are_answered_in_their_order(play, gates):
     play(scene)
 
 
-def test_a_job_too_many_is_refused_with_the_reason_and_a_paused_one_makes_room(play, gates):
+async def paused(site: Site, outlet: Stream, job: str) -> None:
+    await site.jobs.take(pb.ToAgent(job_paused=pb.JobPaused(job=job)), outlet)
+
+
+def test_a_job_too_many_waits_for_a_place_and_says_so_until_one_is_paused_or_ends(play, gates):
     async def scene(site: Site) -> None:
         outlet = Stream()
-        await site.prepare(outlet, "first", "second", "third")
-        assert outlet.reasons("third") == ["this site works on 2 jobs already (site.max_jobs)"]
-        await site.jobs.take(pb.ToAgent(job_paused=pb.JobPaused(job="first")), outlet)
-        await until(lambda: ("first", "job_paused") in gates.begun)
-        outlet.sent.clear()
-        await site.prepare(outlet, "third")
-        assert outlet.answers("third") == [0]
-        assert gates.ended == ["first"]
+        await site.prepare(outlet, "first", "second", "third", "fourth")
+        reason = "it waits for a place: this site works on 2 of 2 jobs (site.max_jobs)"
+        assert (outlet.waits("third"), outlet.waits("fourth")) == ([reason], [reason])
+        await paused(site, outlet, "first")
+        await until(lambda: outlet.answers("third") == [0])
+        assert (outlet.answers("fourth"), gates.ended) == ([], ["first"])
+        await site.end(outlet, "second")
+        await until(lambda: outlet.answers("fourth") == [0])
 
     play(scene, max_jobs=2)
+
+
+def test_a_job_that_waits_and_is_paused_or_ends_or_whose_stream_is_gone_is_not_begun(play, gates):
+    async def scene(site: Site) -> None:
+        before, outlet = Stream(), Stream()
+        await site.prepare(before, "first", "gone")
+        before.close()
+        await site.prepare(outlet, "first", "ended", "paused", "last")
+        await site.end(outlet, "ended")
+        await paused(site, outlet, "paused")
+        await site.end(outlet, "first")
+        await until(lambda: outlet.answers("last") == [0])
+        assert {job for job, _ in gates.begun} == {"first", "last"}
+
+    play(scene, max_jobs=1)
+
+
+def test_a_job_that_still_works_though_its_stream_is_gone_makes_room_when_it_is_done(play, gates):
+    async def scene(site: Site) -> None:
+        before, outlet = Stream(), Stream()
+        await site.prepare(before, "works")
+        gate = gates.close("works")
+        await site.train(before, "works", 1)
+        await until(lambda: ("works", "train") in gates.begun)
+        before.close()
+        await site.prepare(outlet, "new")
+        assert len(outlet.waits("new")) == 1
+        gate.set()
+        await until(lambda: outlet.answers("new") == [0])
+
+    play(scene, max_jobs=1)
+
+
+def test_no_more_jobs_wait_than_may(play, gates, monkeypatch):
+    monkeypatch.setattr(site_agent.jobs, "MAX_WAITING", 1)
+
+    async def scene(site: Site) -> None:
+        outlet = Stream()
+        await site.prepare(outlet, "first", "second", "second", "third")
+        assert len(outlet.waits("second")) == 2
+        assert outlet.reasons("third") == ["1 jobs wait for a place at this site already"]
+
+    play(scene, max_jobs=1)
 
 
 def test_jobs_of_a_stream_that_is_gone_make_room_but_not_one_that_still_works(play, gates):

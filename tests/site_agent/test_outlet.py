@@ -10,7 +10,7 @@ from geotrain.rpc import coordinator_pb2 as pb
 from site_agent import outlet as outlet_module
 from site_agent.outlet import Outlet
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class Stream:

@@ -12,6 +12,7 @@ import pytest
 
 from coordinator import http
 from coordinator.cli import commands, show
+from coordinator.cli.words import clock
 from coordinator.config import CoordinatorConfig
 from coordinator.eventlog import EventLog
 from coordinator.facts import CommitFacts, CutFacts, JobFacts, RoundFacts
@@ -21,7 +22,7 @@ from geotrain.lease import Lease
 from geotrain.rpc import coordinator_pb2 as pb
 from tests.coordinator.test_snapshot import MEMBER, RULES, known
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 COMMIT = CommitFacts(
     committed_s=1_700_000_020.0,
     version=7,
@@ -41,6 +42,11 @@ DONE = RoundFacts(round=1, base_version=6, sites=("ewr", "jfk"), opened_s=1_700_
 OPEN = RoundFacts(round=2, base_version=7, sites=("ewr", "jfk"), opened_s=1_700_000_021.0)
 FACTS = JobFacts(status="running", launched_s=1_700_000_000.0, rounds=(RoundFacts(round=0), DONE, OPEN))
 
+PAST = {
+    **{"job": "flights-old", "status": "failed", "reason": "too few sites left"},
+    **{"launched_s": 1_600_000_000.0, "since_s": 1_600_003_661.0, "ended_s": 1_600_003_661.0},
+}
+
 Scene = Callable[["Ask"], Awaitable[None]]
 
 
@@ -59,6 +65,9 @@ class Jobs:
 
     def __init__(self, *jobs: SimpleNamespace) -> None:
         self.runners = {one.id: one for one in jobs}
+
+    async def past(self) -> list[dict[str, object]]:
+        return [PAST]
 
     async def find(self, name: str) -> SimpleNamespace | None:
         return self.runners.get(name)
@@ -122,10 +131,26 @@ def test_json_is_what_the_coordinator_serves(play):
         async with coordinator(job("flights-a"), epoch=3) as leader:
             shown = json.loads((await ask("status", "--json", at=leader))[1])
             assert (shown["coordinator"]["epoch"], shown["coordinator"]["consistency"]) == (3, "strong")
-            assert json.loads((await ask("jobs", "--json", at=leader))[1]) == shown["jobs"]
+            past, *others = json.loads((await ask("jobs", "--json", at=leader))[1])
+            assert others == shown["jobs"]
+            assert past.items() >= PAST.items()
+            assert past.keys() == others[0].keys()
             assert [site["site"] for site in json.loads((await ask("sites", "--json", at=leader))[1])] == ["ewr"]
             rounds = json.loads((await ask("rounds", "flights-a", "--json", at=leader))[1])
             assert [past["status"] for past in rounds["history"]] == ["committed", "open"]
+
+    play(scene)
+
+
+def test_jobs_shows_also_those_that_only_the_view_knows_with_their_status_and_times(play):
+    async def scene(ask: Ask) -> None:
+        async with coordinator(job("flights-a"), epoch=3) as leader:
+            code, text = await ask("jobs", at=leader)
+            assert code == 0
+            [first, why, second, _] = text.splitlines()
+            assert first.startswith(f"flights-old  failed, {clock(PAST['ended_s'])}, 1 h 1 min after its launch")
+            assert why.strip() == "too few sites left"
+            assert second.startswith("flights-a  running, round 2 of 2, for ")
 
     play(scene)
 
@@ -157,6 +182,19 @@ def test_explain_of_an_open_round_says_where_each_site_stands(play):
             assert code == 0
             assert "round 2 of flights-a: open, gathering" in text
             assert "it is not connected" in text
+
+    play(scene)
+
+
+def test_why_a_site_is_not_further_is_shown_with_what_it_does(play):
+    async def scene(ask: Ask) -> None:
+        one = job("flights-a", Job(RULES, now_s=1.0))
+        note = "spool does not take an update: No space left on device"
+        one.progress["ewr"] = pb.Progress(phase="uploading", round=2, loss=0.5, note=note)
+        async with coordinator(one, epoch=3) as leader:
+            _, text = await ask("status", at=leader)
+            assert f"uploading round 2 of flights-a, loss 0.5000: {note}" in " ".join(text.split())
+            assert json.loads((await ask("sites", "--json", at=leader))[1])[0]["work"][0]["note"] == note
 
     play(scene)
 

@@ -117,7 +117,7 @@ def test_all_is_made_whole_where_the_faults_of_a_seed_are_interrupted(running: R
                 break
         process.send_signal(number)
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "stopped: all is made whole\n")
     assert running.said(13) == healing(SITES)
 

@@ -22,7 +22,7 @@ def test_the_program_says_when_it_is_ready_and_ends_when_it_is_told_to(tmp_path:
         assert process.stdout is not None
         assert "simulated cluster ready, namespace geotrain: ewr=127.0.0.1:" in process.stdout.readline()
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -30,7 +30,7 @@ def test_a_port_in_use_is_said_in_two_lines(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with start(tmp_path, f"nodes.jfk.port={port}") as process:
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert err.splitlines() == [
         f"error: nodes.jfk.port: 127.0.0.1:{port} is in use",
@@ -45,13 +45,13 @@ def test_the_file_in_the_how_to_puts_sites_far_from_each_other(tmp_path: Path) -
         assert process.stdout is not None
         assert "from site ewr: ewr=" in process.stdout.readline()
         process.terminate()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
 
 
 def test_a_wrong_field_is_refused_by_its_name_without_a_stack_trace(tmp_path: Path) -> None:
     with start(tmp_path, "edition=communty") as process:
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "edition must be one of enterprise, community" in err
     assert "Traceback" not in err

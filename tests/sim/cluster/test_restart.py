@@ -94,7 +94,7 @@ def test_records_come_back_on_every_node_with_their_generations_and_keys(tmp_pat
         client.remove(gone, policy={"durable_delete": True})
         client.close()
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     with running(tmp_path) as (_, addresses):
         client = connect(addresses[0])
         assert client.get(key)[1]["gen"] == 3
@@ -110,7 +110,7 @@ def test_records_come_back_on_every_node_with_their_generations_and_keys(tmp_pat
 
 def test_a_folder_in_use_is_said_in_two_lines(tmp_path: Path) -> None:
     with running(tmp_path), start(tmp_path / "second", f"data_dir={tmp_path / 'data'}") as second:
-        _, err = second.communicate(timeout=20)
+        _, err = second.communicate(timeout=60)
     assert err.splitlines() == [
         f"error: data_dir: {tmp_path / 'data'} is in use by another cluster",
         "  Stop that cluster, or choose another folder.",

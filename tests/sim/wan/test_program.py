@@ -56,7 +56,7 @@ def test_a_route_carries_a_connection_and_is_cut_and_healed_from_outside(
     control = re.search(r"ordered at (\S+:\d+)", said)
     assert listen
     assert control
-    with socket.create_connection((listen[1], int(listen[2])), timeout=20) as client:
+    with socket.create_connection((listen[1], int(listen[2])), timeout=60) as client:
         served, _ = service.accept()
         with served:
             client.sendall(b"a")
@@ -82,7 +82,7 @@ def test_a_port_in_use_is_said_in_two_lines(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         command = [sys.executable, "-m", "sim.wan", f"hydra.run.dir={tmp_path}", "~routes.lga"]
         command += [f"routes.jfk.listen={address}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     first, second = done.stderr.splitlines()
     assert first.startswith(f"error: routes.jfk.listen: {address} can't be listened on")

@@ -11,7 +11,7 @@ from sim.wan import proxy
 from sim.wan.model import LinkConfig, LinkQuality, Network
 from sim.wan.proxy import Channel, Observer
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 HERE, THERE = "here", "there"
 
 

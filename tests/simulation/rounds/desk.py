@@ -16,6 +16,7 @@ from tests.simulation.rounds.invariants import DISCOUNT, OUTER
 from tests.simulation.rounds.site import SITES, TASK
 
 ROUNDS = 2
+MIN_SITES = dict(zip(MODELS, (2, 3), strict=True))
 
 
 class Desk:
@@ -82,7 +83,7 @@ class Desk:
 def _job(model: str) -> JobConfig:
     deadlines = {"gather_deadline_s": 30.0, "phase_deadline_s": 30.0}
     strategy = {"outer": OUTER, "max_staleness": 1, "staleness_discount": DISCOUNT}
-    job = {"sites": list(SITES), "min_sites": 2, "rounds": ROUNDS, "strategy": strategy, **deadlines}
+    job = {"sites": list(SITES), "min_sites": MIN_SITES[model], "rounds": ROUNDS, "strategy": strategy, **deadlines}
     return config_from_json(JobConfig, json.dumps(job | {"task": TASK | {"name": model}}))
 
 

@@ -14,6 +14,7 @@ from coordinator.ledger import JOBS, ROUNDS
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, Manifest
 from geotrain.states.tensors import DTYPES
 from tests.simulation.rounds.processes import Process
+from tests.simulation.rounds.records import Generations
 from tests.simulation.rounds.site import SAMPLES, trained
 from tests.simulation.rounds.store import Store, Write
 
@@ -31,10 +32,11 @@ class Violation(AssertionError):
 
 
 class Invariants:
-    """The checks of one run."""
+    """The checks of one run. rows: on which each site trained each round of a job."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rows: Mapping[tuple[str, str, int], Generations]) -> None:
         self._store = store
+        self._rows = rows
         self._models: dict[str, str] = {}  # by job
         self._velocity: dict[tuple[str, int], Tensors] = {}  # of a model, by version
         self._epochs: dict[tuple[str, Any], int] = {}
@@ -134,6 +136,8 @@ class Invariants:
             raise Violation(f"round {write.key} is committed before those before it")
         self._commits(f"{self.model(job)}/global", facts.commit.version)
         self._reduced(job, facts)
+        if facts.round:
+            self._on_one_cut(job, facts)
 
     def _is_new(self, write: Write) -> bool:
         """Whether this is what makes it count."""
@@ -148,6 +152,16 @@ class Invariants:
             raise Violation(f"{scope}@{version} is committed after version {newest}")
         self._committed.add((scope, version))
         self.state(scope, version)
+
+    def _on_one_cut(self, job: str, facts: RoundFacts) -> None:
+        """What the ledger does not call late, or of an earlier cut, was trained on the rows that it names."""
+        assert facts.commit is not None
+        assert facts.cut is not None
+        others = {*facts.commit.staleness, *facts.commit.earlier_cut}
+        sites = [site for site in facts.commit.weights if site not in others]
+        read = [self._rows[job, site, facts.round] for site in sites]
+        if any(rows != read[0] or len(rows) != facts.cut.rows for rows in read):
+            raise Violation(f"round {facts.round} counts {sites} as of one cut of {facts.cut.rows} rows: {read}")
 
     def _reduced(self, job: str, facts: RoundFacts) -> None:
         """The committed state is the reduction of the updates that the ledger names."""

@@ -28,6 +28,8 @@ MEMORY = Path("/dev/shm")
 """What is written there waits for no disk."""
 MAX_RUNS = 60  # of the search for a shorter history
 STORY_LINES = 150
+NO_CUT = "cut can't be read again"
+"""Why an untouched site may have no part in a round: its leader died before all sites had been told of the cut."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ def _broken(faults: Sequence[Fault], outcome: Outcome) -> str | None:
         return None if is_explained else f"the job {outcome.status}: {outcome.reason}"
     if outcome.status != "finished":
         return f"no site was touched, and the job {outcome.status}: {outcome.reason}"
-    if not all_took_part:
-        return f"no site was touched, and one had no part in a round: {dict(outcome.weights)}"
-    if outcome.trainings != calm.trainings:
+    if unexplained := {where: why for where, why in outcome.absent.items() if NO_CUT not in why}:
+        return f"no site was touched, and one had no part in a round: {unexplained}"
+    left_out = {(site, number) for number, site in outcome.absent}
+    if outcome.trainings != {training: 1 for training in calm.trainings if training not in left_out}:
         return f"no site was touched, and one trained more than once, or never: {dict(outcome.trainings)}"
     return None
 

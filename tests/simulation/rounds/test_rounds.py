@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from coordinator import runner
+from coordinator import cuts, runner
 from coordinator.facts import JobFacts
 from coordinator.ledger import Ledger
+from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.updates.chunks import Spool
 from site_agent.held import HeldUpdates
+from site_agent.work import JobWork, Report
 from tests.simulation.rounds.faults import COORDINATORS, Fault, draw
 from tests.simulation.rounds.search import check, report, run, shrink
 
@@ -63,8 +65,9 @@ def test_the_histories_have_what_is_worth_checking():
         seen["rounds without a site"] += any(
             len(sites) < 3 for outcome in found.outcomes.values() for sites in outcome.weights.values()
         )
-    for what in ("leaders", "taken over while open", "exits", "rounds without a site"):
-        assert seen[what] > 1, (what, seen)
+        seen["replaced cuts"] += sum(outcome.num_replaced_cuts for outcome in found.outcomes.values())
+    for what in ("leaders", "taken over while open", "exits", "rounds without a site", "replaced cuts"):
+        assert seen[what] > 0, (what, seen)
 
 
 def test_every_kind_of_fault_is_drawn_often():
@@ -101,6 +104,22 @@ def commit_twice(patch: Any) -> None:
     patch.setattr(Ledger, "facts", all_but_the_last_commit)
 
 
+def take_a_cut_that_is_read_again_for_the_same(patch: Any) -> None:
+    """A site that has lost its cut is believed to read the same rows again."""
+    patch.setattr(cuts, "same_as", lambda known, read: set(read))
+
+
+def keep_what_sites_read_differently(patch: Any) -> None:
+    """A site does not drop the rows that others have in other versions."""
+    drop = JobWork.cut_decided
+
+    def keep(self: JobWork, decided: pb.CutDecided) -> Iterator[Report]:
+        decided.ClearField("drop")
+        return drop(self, decided)
+
+    patch.setattr(JobWork, "cut_decided", keep)
+
+
 def count_deadlines_by_the_wall_clock(patch: Any) -> None:
     patch.setattr(runner, "time", SimpleNamespace(time=lambda: time.time(), monotonic=lambda: time.time()))
 
@@ -111,6 +130,8 @@ def count_deadlines_by_the_wall_clock(patch: Any) -> None:
         (acknowledge_before_spooling, "the jobs have not ended"),
         (forget_what_was_kept, "though its update was not lost"),
         (commit_twice, "counts already, and is written again"),
+        (take_a_cut_that_is_read_again_for_the_same, "as of one cut"),
+        (keep_what_sites_read_differently, "as of one cut"),
     ],
 )
 def test_a_planted_fault_of_the_program_is_found(plant: Callable[[Any], None], what: str):

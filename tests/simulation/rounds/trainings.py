@@ -8,6 +8,7 @@ from math import inf
 import torch
 
 from tests.simulation.rounds.processes import PROCESS, Process
+from tests.simulation.rounds.records import Generations
 
 KEEP_S = 1.0
 """How long after its end a training may still be lost with its agent: until its update is a file."""
@@ -25,18 +26,21 @@ class Training:
 class Trainings:
     """The trainings of one run.
 
-    counts: how often each site trained each round. tell: takes a line for people. fail: takes what was broken.
+    counts: how often each site trained each round. rows: on which it did the last time. tell: takes a line for people.
+    fail: takes what was broken.
     """
 
     def __init__(self, now_s: Callable[[], float], tell: Callable[[str], None], fail: Callable[[str], None]) -> None:
         self.counts: Counter[Round] = Counter()
+        self.rows: dict[Round, Generations] = {}
         self._now_s = now_s
         self._tell = tell
         self._fail = fail
         self._last: dict[tuple[Round, float], Training] = {}
 
-    def begin(self, round_: Round, base: Mapping[str, torch.Tensor]) -> Training:
+    def begin(self, round_: Round, base: Mapping[str, torch.Tensor], rows: Generations) -> Training:
         """The calling process trains from here on."""
+        self.rows[round_] = rows
         process = PROCESS.get()
         assert process is not None
         job, site, number = round_

@@ -24,6 +24,7 @@ from tests.simulation.rounds.faults import AGENTS, COORDINATORS, DESK, LAST_S, F
 from tests.simulation.rounds.invariants import LEASES, Invariants, Violation
 from tests.simulation.rounds.network import Network
 from tests.simulation.rounds.processes import WORLD, Process, VirtualLoop
+from tests.simulation.rounds.records import Records
 from tests.simulation.rounds.seen import Seen
 from tests.simulation.rounds.site import SITES, SimulatedCompute
 from tests.simulation.rounds.store import VIEW, Store, Trouble, Write
@@ -43,11 +44,17 @@ SHOWN = ("status", "epoch", "owner", "newest", "aliases")  # bins, in a story
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a job. weights: whose updates are in each round. trainings: by site and round."""
+    """What has become of a job.
+
+    weights: whose updates are in each round. absent: by round and site, why one is not. num_replaced_cuts: that could
+    not be read again. trainings: by site and round.
+    """
 
     status: str
     reason: str
     weights: Mapping[int, Sequence[str]]
+    absent: Mapping[tuple[int, str], str]
+    num_replaced_cuts: int
     model: Mapping[str, bytes]
     trainings: Mapping[tuple[str, int], int]
 
@@ -61,11 +68,12 @@ class World:
         self.network = Network(Random(f"network of {seed}"), self.fail, lambda name: self._count("messages", name))
         self.store = Store(Random(f"store of {seed}"), self._on_write)
         self.trainings = Trainings(loop.time, self.tell, self.fail)
-        self.invariants = Invariants(self.store)
+        self.invariants = Invariants(self.store, self.trainings.rows)
         self.seen = Seen(self.store, self.trainings, loop.time, self.fail)
         self._loop = loop
         self._folder = folder
         self._random = Random(f"sites of {seed}")
+        self._records = Records(Random(f"records of {seed}"), loop.time)
         self._faults = faults
         self._desk = Desk(models, list(ADDRESSES.values()), self.tell, self.fail)
         self._processes: dict[str, Process] = {}
@@ -120,6 +128,8 @@ class World:
             status=record["status"],
             reason=record["reason"],
             weights={number: tuple(commit.weights) for number, commit in commits.items() if number},
+            absent={(number, site): why for number, commit in commits.items() for site, why in commit.absent.items()},
+            num_replaced_cuts=sum(facts.cut_number - 1 for facts in rounds if facts),
             model={name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
             trainings={(site, number): n for (of, site, number), n in self.trainings.counts.items() if of == job},
         )
@@ -165,7 +175,7 @@ class World:
         site = SiteConfig(name=name, rack=1 + SITES.index(name), data_dir=str(self._folder), spool_dir=spool_dir)
         config = SiteAgentConfig(site=site, view=VIEW)  # the leader is found by its lease
         view = self.store.view(VIEW)
-        compute: Any = SimulatedCompute(name, Random(f"{name} {self._random.random()}"), self.trainings)
+        compute: Any = SimulatedCompute(name, Random(f"{name} {self._random.random()}"), self._records, self.trainings)
         await agent_daemon._serve(Session(config, SiteJobs(config, view, compute), view), compute)
 
     def _have_desk(self, do: Coroutine[Any, Any, None], then: Callable[[], None] = lambda: None) -> None:
