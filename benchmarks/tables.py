@@ -16,7 +16,7 @@ from benchmarks.cluster import TRUNCATE_TIMEOUT_MS
 from benchmarks.report import Figure, medians, print_report
 from benchmarks.setting import new_parser, open_view
 from geotrain.states.manifest import MANIFESTS, Manifest
-from geotrain.states.rows import ROW, TABLE, Layout, set_of
+from geotrain.states.rows import CHECK_BYTES, ROW, TABLE, Layout, set_of
 from geotrain.states.table_lookup import TableLookup
 from geotrain.states.tables import PublishedTable, publish_table
 from geotrain.view.connect import View
@@ -89,7 +89,7 @@ def batch_read(view: View, layout: Layout, keys: Keys) -> NDArray[np.float32]:
     namespace, set_name, content = view.config.namespace, set_of(NAME), layout.content
     found = view.client.batch_read([(namespace, set_name, f"{content}/{key}") for key in keys], [ROW])
     data = b"".join([row.record[2][ROW] for row in found.batch_records])
-    return np.frombuffer(data, np.float32).reshape(len(keys), WIDTH)
+    return np.frombuffer(data, np.uint8).reshape(len(keys), -1)[:, :-CHECK_BYTES].view(np.float32)
 
 
 def layout_of(view: View, published: PublishedTable) -> Layout:

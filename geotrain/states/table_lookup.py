@@ -1,5 +1,6 @@
 """Looks rows of a published table up by key, straight into one NumPy array. Loads neither torch nor Arrow."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from geotrain.errors import DataError, ViewError
 from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, UnknownState, check_names, head_key, reference
-from geotrain.states.rows import ROW, TABLE, Layout, set_of
+from geotrain.states.rows import ROW, TABLE, Layout, damaged, set_of
 from geotrain.view.connect import View
 from geotrain.view.keyed import ClientRecord
+
+logger = logging.getLogger(__name__)
 
 MAX_KEYS = 5000  # in one look-up
 BINS = [ROW, "aliases", "changes"]
@@ -77,13 +80,29 @@ class TableLookup:
                 return self._rows(held, keys, rows)
 
     def _rows(self, version: _Version, keys: Sequence[Any], rows: Sequence[ClientRecord | None]) -> Rows:
+        found = [None if row is None else row[2][ROW] for row in rows]
         nothing = bytes(version.dtype.itemsize)
-        data = bytearray().join([nothing if row is None else row[2][ROW] for row in rows])
-        if len(data) != len(keys) * len(nothing):
-            damaged = [key for key, row in zip(keys, rows, strict=True) if row and len(row[2][ROW]) != len(nothing)]
-            raise ViewError(f"table {self._name}: the row {damaged[0]!r} is damaged", "publish the table again")
-        is_found = np.array([row is not None for row in rows], np.bool_)
+        if places := damaged(found, len(nothing)):
+            self._read_again(version, keys, found, places)
+        data = bytearray().join([nothing if row is None else row for row in found])
+        is_found = np.array([row is not None for row in found], np.bool_)
         return Rows(np.frombuffer(data, version.dtype), is_found, version.number)
+
+    def _read_again(
+        self, version: _Version, keys: Sequence[Any], found: list[bytes | None], places: Sequence[int]
+    ) -> None:
+        """Reads rows where they were written, whose copies here are damaged."""
+        logger.warning(
+            "%d rows of the table %s are damaged in this rack, and are read where they were written",
+            len(places),
+            self._name,
+        )
+        asked = [f"{version.layout.prefix}{keys[place]}" for place in places]
+        again = self._view.read_many(self._set, asked, [ROW], reads="linearizable")
+        for place, row in zip(places, again, strict=True):
+            found[place] = None if row is None else row[2][ROW]
+        if left := damaged(found, version.dtype.itemsize):
+            raise ViewError(f"table {self._name}: the row {keys[left[0]]!r} is damaged", "publish the table again")
 
     def _follow(self, head: ClientRecord | None) -> _Version:
         """Returns the version to which the alias points."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from geotrain.errors import ConfigError, DataError, ViewError
 from geotrain.states.heads import move_alias, write_manifest
 from geotrain.states.manifest import GRACE_S, MANIFESTS, Manifest, check_names, check_noted, reference
-from geotrain.states.rows import CONTENT, MAX_NAME_CHARS, ROW, TABLE, Layout, layout_of, set_of
+from geotrain.states.rows import CONTENT, MAX_NAME_CHARS, ROW, TABLE, Layout, layout_of, sealed, set_of
 from geotrain.view.connect import View
 from geotrain.view.keyed import AerospikeError
 from geotrain.view.query import read_set
@@ -162,11 +162,13 @@ def _write(
 ) -> None:
     for at in range(0, len(rows), ROWS_PER_WRITE):
         some = rows[at : at + ROWS_PER_WRITE]
-        data = pa.py_buffer(some.view(np.uint8).data)
+        stored = sealed(some)
         records = pa.table(
             {
                 KEY: [f"{layout.prefix}{row_key}" for row_key in keys[at : at + ROWS_PER_WRITE]],
-                ROW: pa.FixedSizeBinaryArray.from_buffers(pa.binary(some.itemsize), len(some), [None, data]),
+                ROW: pa.FixedSizeBinaryArray.from_buffers(
+                    pa.binary(stored.shape[1]), len(some), [None, pa.py_buffer(stored.data)]
+                ),
                 CONTENT: pa.array([layout.content] * len(some)),
             }
         )

@@ -225,11 +225,11 @@ class Records:
                 some = left[at : at + MAX_KEYS_PER_BATCH]
                 failed, found = self._read_batch([places[i] for i in some], bins, policy)
                 for i, row in zip(some, found, strict=True):
-                    if row is None or row.result not in READ:
+                    if row is not None and row.result == 0:
+                        rows[i] = row.record
+                    elif row is None or row.result not in READ:
                         unread.append(i)
                         failed = failed or row.result
-                    elif row.result == 0:
-                        rows[i] = row.record
                 code = failed or code
             if not unread:
                 return rows
@@ -250,7 +250,9 @@ class Records:
         """
         nothing = [None] * len(places)
         try:
-            read: BatchRecords = self.client.batch_read([self.key(*place) for place in places], bins, policy)
+            namespace = self.config.namespace  # as `key` does it, for thousands of keys
+            keys = [(namespace, name, bytearray(key) if isinstance(key, bytes) else key) for name, key in places]
+            read: BatchRecords = self.client.batch_read(keys, bins, policy)
         except AerospikeError as error:
             return error.code or CLIENT_ERROR, nothing
         if len(read.batch_records) < len(places):  # a batch that failed as a whole is not always raised

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geotrain.errors import ConfigError, DataError, Fenced, ViewError
+from geotrain.errors import ConfigError, DataError, Fenced
 from geotrain.states.aliases import rollback
 from geotrain.states.heads import fence
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import MANIFESTS, UnknownState, reference
-from geotrain.states.rows import ROW, set_of
+from geotrain.states.rows import set_of
 from geotrain.states.table_lookup import MAX_KEYS, TableLookup
 from geotrain.states.tables import publish_table, remove_unused_rows
 from geotrain.view.connect import connect
@@ -262,13 +262,6 @@ def test_a_models_state_is_no_table_and_a_table_is_listed_as_a_state(view, model
         TableLookup(view, model).get([1])
     publish_table(view, model, vectors(2), key="id", lineage={"job": "j"})
     assert ModelLookup(view, model).latest().manifest.lineage == {"job": "j"}
-
-
-def test_a_damaged_row_is_said(view, model):
-    publish_table(view, model, vectors(2), key="id")
-    view.put(set_of(model), keys_of(view, model, 1)[1], {ROW: b"short"})
-    with pytest.raises(ViewError, match="the row 1 is damaged"):
-        TableLookup(view, model).get([0, 1])
 
 
 def test_a_cluster_that_does_not_answer_for_a_moment_is_asked_again(view, model):
