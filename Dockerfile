@@ -5,7 +5,7 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS packages
-# Empty: for production. `sim`: with the real data and the pictures of `python -m sim`.
+# Empty: for production. `sim`: with the real data and the pictures of `python -m sim`. `spark`: with PySpark.
 ARG EXTRAS=sim
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/geotrain
@@ -38,7 +38,6 @@ LABEL org.opencontainers.image.title="geotrain" \
       org.opencontainers.image.version="${VERSION}"
 USER geotrain
 WORKDIR /var/lib/geotrain
-VOLUME /var/lib/geotrain
 # The program itself gets the signals: SIGTERM is a graceful stop.
 ENTRYPOINT ["python", "-m"]
 CMD ["coordinator"]

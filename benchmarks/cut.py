@@ -71,7 +71,7 @@ def fingerprinting(config: ViewConfig) -> dict[str, float]:
         task_id=1,
         socket_timeout_ms=10_000,
     )
-    with socket.create_connection(config.seeds()[0], timeout=10) as connection:
+    with socket.create_connection(config.seeds()[0][:2], timeout=10) as connection:
         connection.sendall(query)
         stream = memoryview(b"".join(map(bytes, pieces(connection))))
     with_s, without_s, num_rows = [], [], 0

@@ -179,7 +179,7 @@ class Repeater:
     there once. address: where it listens, as host:port."""
 
     def __init__(self, config: ViewConfig, times: int) -> None:
-        self._upstream = config.seeds()[0]
+        self._upstream = config.seeds()[0][:2]
         self._times = times
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"

@@ -112,8 +112,8 @@ class JobConfig:
     seed: seed of the first model and of the order of rows.
     task: what is learned from which columns.
     strategy: how updates become the next model.
-    gate: what a round's state must measure to be the `production` of its model, or else be its `candidate`; none: it is
-      production as soon as it is committed.
+    gate: what a round's state must measure to be the `production` of its model, or else be its `candidate`
+      (`gate=measured gate.metric=...`); none: it is production as soon as it is committed.
     """
 
     sites: list[str] = MISSING
@@ -178,4 +178,5 @@ def register() -> None:
     store.store(group="schema", name="coordinator", node=CoordinatorConfig)
     store.store(group="schema", name="launch", node=LaunchConfig)
     store.store(group="schema", name="strategy", node=StrategyConfig)
+    store.store(group="schema", name="gate", node=Gate)
     store.store(group="schema", name="task", node=TaskConfig)

@@ -211,8 +211,11 @@ class Job:
         return decision
 
     def _gather_deadline_s(self) -> float:
-        # What a site was asked before it lost its coordinator may still be under way; it answers after that.
-        return self.rules.gather_deadline_s + (self.rules.phase_deadline_s if self._left else 0)
+        # What a site was asked before it lost its coordinator may still be under way; it answers after that. One that
+        # is not here is waited for as long only where the round needs it.
+        busy = self._connected & (self._roll.expected - self._roll.answered)
+        is_patient = self._left and (busy or len(self._roll.answered) < self.rules.min_sites)
+        return self.rules.gather_deadline_s + (self.rules.phase_deadline_s if is_patient else 0)
 
     def _enter(self, phase: Phase, sites: Set[str], now_s: float, *, done: Set[str] = frozenset()) -> tuple[str, ...]:
         self.phase, self.since_s = phase, now_s

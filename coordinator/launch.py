@@ -1,4 +1,5 @@
-"""`python -m coordinator.launch task=...`: submits a job and follows it. The job goes on when this stops."""
+"""`python -m coordinator.launch task=...`: submits a job, follows it to its end, and leaves its report. The job goes on
+when this stops."""
 
 import asyncio
 import json
@@ -7,16 +8,19 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import grpc
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from coordinator.config import JobConfig, LaunchConfig, register
 from coordinator.dial import CALL_DEADLINE_S, Leader, ask_leader
 from coordinator.eventlog import SIGN_OF_LIFE_S
 from coordinator.history import describe
+from coordinator.report import report
 from coordinator.requests import new_request_id
 from geotrain.errors import GeotrainError, JobFailed
 from geotrain.program import run_program
@@ -112,17 +116,21 @@ def subject(event: pb.JobEvent) -> tuple[str, int | str] | None:
     return None
 
 
-async def _follow(config: LaunchConfig) -> float:
+async def _follow(config: LaunchConfig, folder: Path) -> float:
+    """Leaves report.json in the folder. Returns the localized models' mean metric."""
     logger.info("%s", tls.described(config.tls))
-    localized: list[float] = []
+    events: list[pb.JobEvent] = []
     async for event in launch(config):
         line = describe(event)
         if line is not None:
             logger.info("%s", line)
-        if event.HasField("localized"):
-            localized.append(event.localized.metrics["localized"])
-        if event.HasField("ended") and event.ended.status != "finished":
-            raise JobFailed(event.ended.reason)
+            events.append(event)
+    path = folder / "report.json"
+    path.write_text(json.dumps(report(events), indent=2, allow_nan=False) + "\n")
+    logger.info("report: %s", path)
+    if event.ended.status != "finished":
+        raise JobFailed(event.ended.reason)
+    localized = [event.localized.metrics["localized"] for event in events if event.HasField("localized")]
     return sum(localized) / len(localized)
 
 
@@ -132,7 +140,8 @@ register()
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="launch")
 def main(cfg: DictConfig) -> float | None:
     """Returns the localized models' mean metric, for sweeps that optimise it."""
-    return run_program(cfg, lambda config: asyncio.run(_follow(config)))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return run_program(cfg, lambda config: asyncio.run(_follow(config, folder)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 flights, also by key for the task that looks it up. `python -m sim.ingest --site ewr ...`, one process a site."""
 
 import argparse
-import json
 from pathlib import Path
 
 import polars as pl
@@ -58,13 +57,13 @@ def main() -> None:
     parser.add_argument("--shared", action="store_true", help="write what is known everywhere, too")
     parser.add_argument("--days-a-month", required=True, type=int, help="how many days of every month are used")
     parser.add_argument("--task", help="as JSON: what it takes from the legs is kept by key as well")
-    parser.add_argument("--view", required=True, type=json.loads, help="fields of the view's configuration, as JSON")
+    parser.add_argument("--view", required=True, help="the view's configuration, as JSON")
     arguments = parser.parse_args()
     data = first_days(site_data(arguments.site), arguments.days_a_month)
     try:
         task = config_from_json(TaskConfig, arguments.task) if arguments.task else None
         write_local(data, arguments.folder)
-        with connect(ViewConfig(**arguments.view)) as view:
+        with connect(config_from_json(ViewConfig, arguments.view)) as view:
             ingest_site(view, data, task)
             if arguments.shared:
                 ingest_shared(view)

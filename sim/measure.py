@@ -13,7 +13,10 @@ import polars as pl
 import torch
 from torch import nn
 
+from geotrain.serving.features import live_sources
+from geotrain.serving.predictor import Predictor
 from geotrain.states.lookup import ModelLookup, State
+from geotrain.states.watch import ModelWatcher
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding
 from geotrain.tasks.model import build_model
@@ -22,7 +25,7 @@ from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.connect import View
 from site_agent.datasets import load
 from site_agent.join.steps import join_rows
-from site_agent.training import evaluate, predict
+from site_agent.training import evaluate
 
 NUM_LOOKUPS = 2000
 INFO_DEADLINE_MS = 10_000
@@ -38,7 +41,11 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class OneFlight:
-    """A single flight scored: the aircraft's state fetched by key, the newest model looked up. late: probability."""
+    """A single flight scored by the newest model, with what the view has by key.
+
+    leg, aircraft_delay: what the aircraft last flew, and how late it arrived. late: probability. us: to ask for a newer
+    state, to look up and to score.
+    """
 
     tailnum: str
     leg: str
@@ -76,7 +83,7 @@ def measure(view: View, task: TaskConfig, data_dirs: Mapping[str, Path]) -> Meas
         state_lookup=latency(lookup.latest),
         key_lookup=key_latency(view, "aircraft", shared["legs"]["tailnum"].drop_nulls().unique()),
         auc_by_lookup=auc,
-        one_flight=score_one_flight(view, lookup, task, local),
+        one_flight=score_one_flight(view, f"site/{site}", task, local),
         rows=rows,
     )
 
@@ -126,30 +133,25 @@ def to_model(state: State, task: TaskConfig, encoding: Encoding) -> nn.Module:
     return model.eval()
 
 
-def score_one_flight(view: View, lookup: ModelLookup, task: TaskConfig, local: Mapping[str, pl.DataFrame]) -> OneFlight:
-    """Score the site's last flight of the data, flown again on the next day: its aircraft's state comes by key.
+def score_one_flight(view: View, scope: str, task: TaskConfig, local: Mapping[str, pl.DataFrame]) -> OneFlight:
+    """Score the site's last flight of the data, flown again on the next day, as a service does.
 
-    There is no weather of that day, and no window over all recent legs: missing values, which the model knows.
+    What the legs say of that moment is looked up by key. There is no weather of that day: missing values, which the
+    model knows.
     """
     rows = local[task.rows.dataset]
-    time_column = task.rows.time
-    row = rows.drop_nulls([task.label.column, "tailnum"]).sort(time_column).tail(1)
-    tailnum = row["tailnum"][0]
-    encoding = Encoding.from_json(lookup.latest().manifest.metadata["encoding"])
-    model = to_model(lookup.latest(), task, encoding)
-    others = {name: table.clear() for name, table in local.items()}
-
-    start_ns = time.perf_counter_ns()
-    lookup.latest()
-    aircraft, plane = view.get("aircraft", tailnum), view.get("planes", tailnum)
+    flown = rows.drop_nulls([task.label.column, "tailnum"]).sort(task.rows.time).tail(1).to_dicts()[0]
+    with ModelWatcher(view.config, task.name, scope, interval_s=None) as watcher:
+        predictor = Predictor(watcher, live=live_sources(task))
+        row = dict.fromkeys(predictor.columns) | flown | {task.rows.time: flown[task.rows.time] + timedelta(days=1)}
+        start_ns = time.perf_counter_ns()
+        watcher.check()
+        output = predictor.predict(row)
+        took_us = (time.perf_counter_ns() - start_ns) / 1000
+    aircraft = view.get("aircraft", flown["tailnum"])
     assert aircraft is not None  # it flew: its last leg is in the view
-    fetched = {"legs": aircraft.bins, "planes": plane.bins if plane else {}}
-    shared = {name: _as_table(fetched[name], task.view[name].columns) for name in task.view}
-    tomorrow = row.with_columns(pl.col(time_column) + timedelta(days=1))
-    inputs = encode(join_rows(task, tomorrow, {**others, **shared}), task, encoding)
-    late = torch.sigmoid(predict(model, inputs)).item()
-    took_us = (time.perf_counter_ns() - start_ns) / 1000
-    return OneFlight(tailnum, aircraft.bins["leg"], aircraft.bins["arr_delay"], late, took_us)
+    late = torch.sigmoid(torch.tensor(output)).item()
+    return OneFlight(flown["tailnum"], aircraft.bins["leg"], aircraft.bins["arr_delay"], late, took_us)
 
 
 def local_features(state: State, task: TaskConfig, local: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -169,14 +171,3 @@ def undeclared_records(view: View, declared: Collection[str]) -> dict[str, int]:
             if name not in declared and int(objects):
                 counts[name] = max(counts.get(name, 0), int(objects))
     return counts
-
-
-def _as_table(bins: Mapping[str, object], columns: Mapping[str, str]) -> pl.DataFrame:
-    """One record as the table that a scan would have made of it."""
-    types = {"int64": pl.Int64, "float64": pl.Float64, "string": pl.String, "bool": pl.Boolean, "timestamp": pl.Int64}
-    table = pl.DataFrame(
-        {name: [bins.get(name)] for name in columns}, {name: types[word] for name, word in columns.items()}
-    )
-    return table.with_columns(
-        pl.col(name).cast(pl.Datetime("us")) for name, word in columns.items() if word == "timestamp"
-    )

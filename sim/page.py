@@ -87,8 +87,8 @@ def _one_flight(facts: Facts) -> str:
     flight = facts.measured.one_flight
     return escape(
         f"One flight: aircraft {flight.tailnum} last flew {flight.leg} and arrived {flight.aircraft_delay:+d} minutes "
-        f"off schedule. With that, fetched by key, and the newest model, its next flight arrives late with probability "
-        f"{flight.late:.2f}; {flight.us / 1000:.1f} ms in all."
+        f"off schedule. With what the view has by key, and by the newest model, its next flight arrives late with "
+        f"probability {flight.late:.2f}; {flight.us / 1000:.1f} ms in all."
     )
 
 

@@ -114,7 +114,9 @@ class Regions:
         return self._config.view_of(site, self._hosts)
 
     def _view_overrides(self, site: str) -> list[str]:
-        return [f"view.{name}={json.dumps(value)}" for name, value in asdict(self._view(site)).items()]
+        fields = asdict(self._view(site))
+        fields |= {f"tls.{name}": value for name, value in fields.pop("tls").items()}
+        return [f"view.{name}={json.dumps(value)}" for name, value in fields.items()]
 
 
 def _override(name: str, path: Path) -> str:

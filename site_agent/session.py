@@ -7,6 +7,8 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import grpc
 
@@ -33,7 +35,10 @@ REFUSALS = (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.PERMISSION_DENIED, g
 
 
 class Session:
-    """Keeps one agent connected to whoever leads until cancelled. view: where the lease is read."""
+    """Keeps one agent connected to whoever leads until cancelled. view: where the lease is read.
+
+    With every heartbeat it touches `<site.spool_dir>/<site.name>.joined`: how old that file is tells a health check.
+    """
 
     def __init__(self, config: SiteAgentConfig, jobs: SiteJobs, view: View, identity: Identity | None = None) -> None:
         self._config = config
@@ -41,6 +46,7 @@ class Session:
         self._view = view
         self._identity = identity
         self._instance = secrets.token_hex(8)
+        self._sign = Path(config.site.spool_dir) / f"{config.site.name}.joined"
         self._events: asyncio.Queue[life.Event] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -135,4 +141,11 @@ class Session:
         while outlet.is_open:
             for progress in self._jobs.progress():
                 await outlet.send(pb.FromAgent(progress=progress))
+            if outlet.is_open:
+                self._give_sign()
             await asyncio.sleep(interval_s)
+
+    def _give_sign(self) -> None:
+        with suppress(OSError):  # of a full disk: heartbeats go on
+            self._sign.parent.mkdir(parents=True, exist_ok=True)
+            self._sign.touch()

@@ -16,6 +16,11 @@ from typing import Any
 
 import aerospike
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A moment of load on the machine is no failure of what is tested; pytest has a limit for each test.
+settings.register_profile("geotrain", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("geotrain")
 
 ROOT = Path(__file__).parent.parent
 

@@ -33,7 +33,7 @@ ViewOption = Annotated[
         metavar="HOST:PORT",
         envvar="GEOTRAIN_VIEW",
         help="A node of the cluster, or several with commas between them; or a YAML file of the view's fields, such as "
-        "namespace and rack (docs/reference/configuration.md, ViewConfig).",
+        "namespace, rack, tls and user (docs/reference/configuration.md, ViewConfig).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -12,12 +12,12 @@ from typing import Self
 
 import grpc
 
+from geotrain.certificates import SEE, read, show, trust
 from geotrain.errors import ConfigError
 
 COORDINATOR = "coordinator.geotrain"
 OPERATOR = "operator.geotrain"
 
-SEE = "See docs/how-to/secure-the-links.md for how these files are made."
 # More turns than any handshake takes.
 MAX_TURNS = 10
 
@@ -73,7 +73,7 @@ def load(config: TlsConfig, name: str) -> Identity | None:
     """
     if not config.ca:
         return None
-    found = Identity(*(_read(field.name, getattr(config, field.name)) for field in fields(config)))
+    found = Identity(*(read(f"tls.{field.name}", getattr(config, field.name)) for field in fields(config)))
     names = _names_as_seen(config, is_server=name == COORDINATOR)
     if name not in names:
         raise ConfigError(f"tls.cert: {config.cert} is for {_listed(names)}, not for {name}", SEE)
@@ -111,32 +111,15 @@ def _listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names)) or "no DNS name"
 
 
-def _read(field: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"tls.{field}: {path} can't be read: {error.strerror}", SEE) from None
-
-
 def _names_as_seen(config: TlsConfig, *, is_server: bool) -> frozenset[str]:
     """The DNS names of the own certificate, judged as the other end will judge it: in a handshake with ourselves."""
     here, there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     there.check_hostname, there.verify_mode = False, ssl.CERT_NONE
     judge = there if is_server else here
     judge.verify_mode = ssl.CERT_REQUIRED
-    try:
-        judge.load_verify_locations(config.ca)
-    except ssl.SSLError:
-        raise ConfigError(f"tls.ca: {config.ca} holds no certificate in PEM", SEE) from None
-    try:
-        for context in (here, there):
-            context.load_cert_chain(config.cert, config.key, password="")  # else an encrypted key asks the terminal
-    except ssl.SSLError as error:
-        raise ConfigError(
-            f"tls.cert, tls.key: {config.cert}, {config.key}: no certificate and its unencrypted key in PEM"
-            f" ({error.reason or error})",
-            SEE,
-        ) from None
+    trust(judge, "tls.ca", config.ca)
+    for context in (here, there):
+        show(context, "tls.cert", config.cert, "tls.key", config.key)
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = here.wrap_bio(up, down, server_side=True)
     client = there.wrap_bio(down, up)

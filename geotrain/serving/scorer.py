@@ -56,7 +56,7 @@ class Scorer:
         """Returns the rows with the columns that the view has for them. read: gives the records, all at once."""
         try:
             asked = [self._asked(row) for row in rows]
-            places = list(dict.fromkeys(place for of_row in asked for _, place in of_row if place is not None))
+            places = list(dict.fromkeys([place for of_row in asked for _, place in of_row if place is not None]))
             found = dict(zip(places, read(places), strict=True)) if places else {}
             return [_joined(row, of_row, found) for row, of_row in zip(rows, asked, strict=True)]
         except KeyError as error:
@@ -65,15 +65,17 @@ class Scorer:
     def outputs(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Returns the model's outputs (n,) for joined rows."""
         numeric, categorical, place = self._encoder.numeric, self._encoder.categorical, self._encoder.place
-        shape = (len(rows), len(numeric))
         try:
             numbers = array("d", [nan if (value := row[name]) is None else value for row in rows for name in numeric])
-            places = [[place(i, row[name]) for i, name in enumerate(categorical)] for row in rows]
+            places = array("q", [place(i, row[name]) for row in rows for i, name in enumerate(categorical)])
         except KeyError as error:
             raise self._lacking(error.args[0]) from None
         except (TypeError, OverflowError):
             raise self._unfit(rows) from None
-        inputs = self._encoder.inputs(np.ndarray(shape, np.float64, numbers), np.array(places, np.int64, ndmin=2))
+        inputs = self._encoder.inputs(
+            np.ndarray((len(rows), len(numeric)), np.float64, numbers),
+            np.ndarray((len(rows), len(categorical)), np.int64, places),
+        )
         with torch.inference_mode():
             outputs: NDArray[np.float32] = self._model(inputs).numpy()
         return outputs
@@ -123,4 +125,7 @@ def _with_tensors(model: nn.Module, state: State) -> nn.Module:
             "publish a state of this model, under another name where the model has changed",
         )
     model.load_state_dict({name: state.tensors[name].to(like.dtype) for name, like in needed.items()}, assign=True)
+    # They stay as they are from here on: found as any attribute is, and not by Module.__getattr__, which takes long.
+    for module in model.modules():
+        vars(module).update([*module.named_parameters(recurse=False), *module.named_children()])
     return model.eval().requires_grad_(False)

@@ -167,6 +167,9 @@ def _point(
         before = head["aliases"].get(alias, 0)
         if moves and before == moves[-1].now:
             return {}  # by a write of ours whose answer was lost
+        if not before and not forward:
+            known = ", ".join(sorted(head["aliases"])) or "none"
+            raise UnknownState(f"{head_key(model, scope)} has no alias {alias} to roll back", f"aliases are: {known}")
         version = _before(head, alias) if wanted is None else wanted
         _check_known(view, head, version)
         moves.append(Move(alias, before, version))

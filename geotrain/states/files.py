@@ -21,6 +21,7 @@ from geotrain.states.heads import move_alias
 from geotrain.states.lookup import State
 from geotrain.states.manifest import Manifest, check_names, reference
 from geotrain.states.publish import Published, write_state
+from geotrain.states.rows import TABLE
 from geotrain.view.connect import View
 
 PREFIX = "geotrain."
@@ -28,7 +29,11 @@ OF_A_MANIFEST = ("model", "scope", "version", "lineage", "metadata", "created_s"
 
 
 def export_state(state: State, path: Path) -> None:
-    """Writes the state to the file, whole or not at all. Raises DataError where it can't be written."""
+    """Writes the state to the file, whole or not at all. Raises DataError for a table, or where that can't be."""
+    if TABLE in state.manifest.metadata:
+        raise DataError(
+            f"{state.manifest.reference} is a table, whose rows are no tensors", "look its rows up, and write those"
+        )
     seen: set[int] = set()
     tensors = {}
     for name, tensor in state.tensors.items():  # those that share their memory are copied: the format can't say it
@@ -70,7 +75,9 @@ def import_state(
                 metadata=manifest.get("metadata", {}),
             )
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is no safetensors file that can be read: {error}", "export it again") from None
+        raise DataError(
+            f"{path} is no safetensors file that can be read: {error}", "name one that `geotrain models export` wrote"
+        ) from None
     move_alias(view, model, scope, written.version, alias=alias, who=who or whoami(), why=why or f"from {path.name}")
     return written
 

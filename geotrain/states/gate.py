@@ -42,11 +42,14 @@ Measured = Mapping[str, Mapping[str, float]]  # site -> metric -> value
 def decide(gate: Gate, new: Measured, current: Measured | None, weights: Mapping[str, float]) -> Decision:
     """Returns where a state goes that measures `new` while production measures `current`; None: there is none yet.
 
-    weights: of the sites in the mean. A site that has not measured both counts in neither.
+    weights: of the sites in the mean. A site that has not measured both counts in neither. Where no site has measured
+    production, such as a job's first model, any state goes there that is measured.
     """
     if current is None:
         return Decision("production", "it is the first")
     after, before = _finite(new, gate.metric), _finite(current, gate.metric)
+    if after and not before:  # else nothing that comes after a job's first model, or an import, would ever be let in
+        return Decision("production", f"no site has measured {gate.metric} of production: there is nothing to compare")
     sites = sorted(after.keys() & before.keys() & weights.keys())
     total = sum(weights[site] for site in sites)
     if not total > 0:

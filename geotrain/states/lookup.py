@@ -250,7 +250,7 @@ class _Parts:
                 if part not in found:
                     raise ViewError(
                         f"record {TENSORS}/{part} is {'damaged' if record else 'missing'}",
-                        "delete that record where it exists, then publish the state again",
+                        f"{'delete that record, then ' if record else ''}publish the state again",
                     )
         return found
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from geotrain.errors import ConfigError, ViewError
+from geotrain.errors import ConfigError, DataError, ViewError
 
 FORMAT = 1
 
@@ -124,3 +124,16 @@ def check_names(model: str, scope: str, alias: str) -> None:
                 "use up to 63 lower-case letters, digits, '_', '-' and '.', beginning with a letter or digit"
                 + ("; levels of a scope are separated by '/'" if pattern is _SCOPE else ""),
             )
+
+
+def check_noted(lineage: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Raises DataError for what no manifest can hold beside its tensors."""
+    for name, text in metadata.items():
+        if not isinstance(text, str):
+            raise DataError(f"metadata {name} is {text!r}, and no text", "publish it as text, such as JSON")
+    try:
+        json.dumps(lineage)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the lineage can't be kept as JSON: {error}", "make it of texts, numbers, lists and dicts"
+        ) from None

@@ -14,7 +14,7 @@ import torch
 
 from geotrain.errors import ViewError
 from geotrain.states.heads import move_alias, write_manifest
-from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, reference
+from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, check_noted, reference
 from geotrain.states.tensors import to_parts
 from geotrain.view.connect import View
 from geotrain.view.removal import renew
@@ -80,6 +80,7 @@ def write_state(
     epoch: of the coordinator that publishes; Fenced is raised where a later one has published.
     """
     check_names(model, scope, "production")
+    check_noted(lineage, metadata)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         writer = _PartWriter(view, pool)
         try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from geotrain.errors import ConfigError, DataError, ViewError
 from geotrain.states.heads import move_alias, write_manifest
-from geotrain.states.manifest import GRACE_S, MANIFESTS, Manifest, check_names, reference
+from geotrain.states.manifest import GRACE_S, MANIFESTS, Manifest, check_names, check_noted, reference
 from geotrain.states.rows import CONTENT, MAX_NAME_CHARS, ROW, TABLE, Layout, layout_of, set_of
 from geotrain.view.connect import View
 from geotrain.view.keyed import AerospikeError
@@ -65,6 +65,7 @@ def publish_table(
     check_names(name, scope, alias)
     if len(name) > MAX_NAME_CHARS:
         raise ConfigError(f"the name {name!r} is too long for a table", f"use up to {MAX_NAME_CHARS} characters")
+    check_noted(lineage or {}, {})
     keys, rows = _rows(view, name, table, key)
     layout = layout_of(keys, rows)
     begun_s = time.monotonic()
@@ -113,7 +114,7 @@ def remove_unused_rows(view: View, name: str, *, grace_s: float = GRACE_S) -> No
 def _rows(view: View, name: str, table: Any, key: str) -> tuple[list[Any], NDArray[np.void]]:
     """The keys, and the rows as one array with a field a column."""
     arrow = as_arrow(table, name)
-    keys = storable(arrow.select([key] if key in arrow.column_names else []), name, key, None)[key]
+    keys = storable(arrow.select([key]) if key in arrow.column_names else arrow, name, key, None)[key]
     if keys.type not in (pa.int64(), pa.large_string()):
         raise DataError(f"table {name}: column {key} is the key and is {keys.type}", "use integers or strings as keys")
     columns = {column: _numbers(name, column, arrow[column]) for column in arrow.column_names if column != key}

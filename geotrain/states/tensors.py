@@ -12,6 +12,11 @@ from geotrain.states.manifest import TensorEntry
 
 def to_parts(name: str, tensor: torch.Tensor, part_bytes: int) -> tuple[TensorEntry, dict[str, memoryview]]:
     """Returns the tensor's entry in a manifest, and its parts: hash -> at most part_bytes bytes, in place."""
+    if not isinstance(tensor, torch.Tensor):
+        raise DataError(f"tensor {name} is of {type(tensor).__name__}", "make a torch.Tensor of it")
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        what = "no values (device meta)" if tensor.is_meta else f"the layout {tensor.layout}"
+        raise DataError(f"tensor {name} has {what}, which a model state can't hold", "make a dense tensor of it")
     if tensor.dtype not in WORDS:
         raise DataError(
             f"tensor {name} has the type {tensor.dtype}, which a model state can't hold",

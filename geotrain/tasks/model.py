@@ -73,8 +73,8 @@ class TabularNet(nn.Module):
         embedded = [torch.embedding(table.weight, of) for table, of in zip(self._tables, categories, strict=True)]
         hidden = torch.cat([inputs["numeric"], inputs["missing"], *embedded], dim=1)
         for layer in self._linear:
-            hidden = torch.relu(functional.linear(hidden, layer.weight, layer.bias))
+            hidden = torch.addmm(layer.bias, hidden, layer.weight.t()).relu_()
             if self.training:
                 hidden = functional.dropout(hidden, self._dropout)
-        output = functional.linear(hidden, self.head.weight, self.head.bias)
+        output = torch.addmm(self.head.bias, hidden, self.head.weight.t())
         return output.squeeze(1)

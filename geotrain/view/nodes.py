@@ -5,25 +5,23 @@ Every call has a deadline. Knows neither the rows' content nor who is to be aske
 
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from geotrain.errors import DataError, ViewError
 from geotrain.view.assignment import Claim, PartitionMap
 from geotrain.view.config import ViewConfig
+from geotrain.view.links import Address, LinkRefused, Links
 from geotrain.wire.codes import ProtocolError
-from geotrain.wire.frames import INFO, Frame, FrameReader, encode_frame
-from geotrain.wire.info import decode_entries, decode_peers, decode_reply, encode_request
+from geotrain.wire.info import decode_entries, decode_peers
 from geotrain.wire.partitions import decode_replicas
 
-Address = tuple[str, int]
-
 MAX_NODES_ASKED_AT_ONCE = 32
-READ_BYTES = 1 << 16
 MAX_MAP_AGE_S = 5.0
+# How long one node may take to answer or to be connected to, however patiently a cluster is looked for: others wait.
+NODE_DEADLINE_S = 5.0
 NOT_READY = ("-1", "4294967295")  # a partition generation: the node has not joined the cluster yet
-PEERS = "peers-clear-std"
-QUESTIONS = ("node", "partition-generation", PEERS, "replicas", "rack-ids")
+QUESTIONS = ("node", "partition-generation", "replicas", "rack-ids")  # and who the others are
 
 
 class UnknownSet(DataError):
@@ -42,6 +40,8 @@ class Nodes:
 
     def __init__(self, config: ViewConfig) -> None:
         self._config = config
+        self._links = Links(config)
+        self._timeout_s = min(config.connect_timeout_s, NODE_DEADLINE_S)
         self.addresses: dict[str, Address] = {}
         self._known: tuple[float, PartitionMap] | None = None
         """When the last partition map was asked for, and it."""
@@ -92,7 +92,7 @@ class Nodes:
         question = f"sets/{self._config.namespace}"
         for address in self.addresses.values():
             try:
-                answer = ask(address, [question], self._config.connect_timeout_s)[question]
+                answer = self._links.ask(address, [question], self._timeout_s)[question]
                 counts = [(facts["set"], int(facts["objects"])) for facts in decode_entries(answer)]
             except (OSError, ProtocolError, KeyError, ValueError):
                 continue  # the others hold copies too
@@ -111,8 +111,7 @@ class Nodes:
         """
         if node not in self.addresses:
             raise ConnectionError("it has left the cluster")
-        connection = socket.create_connection(self.addresses[node], timeout=self._config.connect_timeout_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self._links.open(self.addresses[node], self._timeout_s)
         connection.settimeout(self._config.deadline_s)
         return connection
 
@@ -122,52 +121,39 @@ class Nodes:
         addresses: dict[str, Address] = {}
         asked: set[Address] = set()
         failures: list[str] = []
+        remedies: list[str] = []
         wave = [*self._config.seeds(), *self.addresses.values()]
         with ThreadPoolExecutor(MAX_NODES_ASKED_AT_ONCE) as pool:
             while wave := [address for address in dict.fromkeys(wave) if address not in asked]:
                 asked.update(wave)
                 for address, answers in zip(wave, pool.map(self._ask, wave), strict=True):
-                    if isinstance(answers, str):
-                        failures.append(answers)
+                    if isinstance(answers, Exception):
+                        failures.append(f"{address[0]}:{address[1]} ({answers})")
+                        remedies += [answers.remedy] if isinstance(answers, LinkRefused) else []
                     elif answers["node"] not in found:
                         found[answers["node"]] = answers
                         addresses[answers["node"]] = address
-                peers = {k: v for answers in found.values() for k, v in decode_peers(answers[PEERS]).items()}
+                peers = {
+                    peer: listed
+                    for answers in found.values()
+                    for peer, listed in decode_peers(answers[self._links.peers]).items()
+                }
                 wave = [address for peer, listed in peers.items() if peer not in found for address in listed]
         if not found:
             raise ViewError(
-                f"no cluster answers within {self._config.connect_timeout_s:g} s: {'; '.join(failures)}",
-                "start it, or set view.hosts to the address of one of its nodes",
+                f"no cluster answers within {self._timeout_s:g} s: {'; '.join(failures)}",
+                (remedies or ["start it, or set view.hosts to the address of one of its nodes"])[0],
             )
         return found, addresses
 
-    def _ask(self, address: Address) -> dict[str, str] | str:
+    def _ask(self, address: Address) -> dict[str, str] | OSError | ProtocolError:
         """A node's answers, or why there are none that can be used."""
         try:
-            answers = ask(address, QUESTIONS, self._config.connect_timeout_s)
-            decode_peers(answers[PEERS])
+            answers = self._links.ask(address, [*QUESTIONS, self._links.peers], self._timeout_s)
+            decode_peers(answers[self._links.peers])
             return answers
         except (OSError, ProtocolError) as error:
-            return f"{address[0]}:{address[1]} ({error})"
-
-
-def ask(address: Address, names: Sequence[str], timeout_s: float) -> dict[str, str]:
-    """Returns a node's answers by name. Raises OSError, ProtocolError."""
-    end_s = time.monotonic() + timeout_s
-    reader = FrameReader()
-    with socket.create_connection(address, timeout=timeout_s) as connection:
-        connection.sendall(encode_frame(INFO, encode_request(names)))
-        frames: list[Frame] = []
-        while not frames:
-            connection.settimeout(max(0.001, end_s - time.monotonic()))
-            data = connection.recv(READ_BYTES)
-            if not data:
-                raise ProtocolError("it hung up before it had answered")
-            frames = reader.feed(data)
-    answers = dict(decode_reply(frames[0].body))
-    if missing := [name for name in names if name not in answers]:
-        raise ProtocolError(f"it did not answer {', '.join(missing)}")
-    return answers
+            return error
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -12,6 +12,12 @@ REASONS = {
     18: ("its storage is overloaded", "write when there is less to do, or give it faster storage"),
     20: ("the namespace does not exist", "correct view.namespace"),
     22: ("the cluster forbids it now", "look for stop-writes, clock skew or a TTL without nsup-period on its nodes"),
+    60: ("the cluster has no such user", "correct view.user, or create the user in the cluster"),
+    63: ("the user's password has expired", "give it another one, and write that into view.password_file"),
+    65: ("the password is wrong", "correct it in view.password_file"),
+    80: ("the cluster asks for a login", "set view.user and view.password_file"),
+    81: ("the user may not do this", "give it the role read-write"),
+    82: ("the user may not come from this address", "add the address to the allowlist of the user's roles"),
 }
 
 

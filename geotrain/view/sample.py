@@ -9,7 +9,8 @@ from geotrain.errors import DataError, ViewError
 from geotrain.view.assignment import Answer, Assignment, Request
 from geotrain.view.columns import infer
 from geotrain.view.config import ViewConfig
-from geotrain.view.nodes import READ_BYTES, Nodes, UnknownSet
+from geotrain.view.links import READ_BYTES
+from geotrain.view.nodes import Nodes, UnknownSet
 from geotrain.view.refusals import refusal
 from geotrain.view.retry import RETRYABLE
 from geotrain.wire.codes import INFO3_PARTITION_DONE, ProtocolError

@@ -61,6 +61,11 @@ def racks(facts: Iterable[NodeFacts]) -> list[int]:
     return sorted({node.rack for node in facts if node.rack is not None})
 
 
+def silent(facts: Mapping[str, NodeFacts]) -> frozenset[str]:
+    """Returns the nodes that others see in the cluster and that have not answered."""
+    return frozenset().union(*(node.observed for node in facts.values())) - facts.keys()
+
+
 def problems(facts: Mapping[str, NodeFacts], config: ViewConfig, expected_racks: Sequence[int]) -> list[Problem]:
     """Returns what is wrong with the view for this site; nothing: it may be relied on.
 
@@ -110,9 +115,9 @@ def _of_roster(facts: Mapping[str, NodeFacts]) -> Iterable[Problem]:
             f"the cluster has nodes that are not on the roster: {_listed(strange)}",
             "add them to the roster (roster-set to the observed nodes, then recluster)",
         )
-    if silent := observed - facts.keys():
+    if unheard := silent(facts):
         yield Problem(
-            f"nodes of the cluster can't be reached from here: {_listed(silent)}",
+            f"nodes of the cluster can't be reached from here: {_listed(unheard)}",
             "open their service port for this site, and check the access-address that they advertise",
         )
 

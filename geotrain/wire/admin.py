@@ -4,11 +4,15 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
+import bcrypt
+
 from geotrain.wire.codes import ProtocolError
 from geotrain.wire.messages import decode_fields, encode_field
 
 HEADER_BYTES = 16
 _HEADER = struct.Struct(">BBBB12x")
+_SALT = b"$2a$10$7EqJtq98hPqEX7fNZaFWoO"
+_MAX_HASHED_BYTES = 72  # bcrypt takes no notice of what comes behind
 
 
 class Command:
@@ -27,6 +31,11 @@ class AdminField:
     CLEAR_PASSWORD: Final = 4
     SESSION_TOKEN: Final = 5
     SESSION_TTL: Final = 6
+
+
+def credential(password: bytes) -> bytes:
+    """What is sent in place of a password, so that no server sees it: its bcrypt hash, with the salt of all clients."""
+    return bcrypt.hashpw(password[:_MAX_HASHED_BYTES], _SALT)
 
 
 def encode_request(command: int, fields: Mapping[int, bytes]) -> bytes:

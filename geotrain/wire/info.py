@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from geotrain.wire.codes import ProtocolError
 
 _PEERS = re.compile(r"\d+,(\d*),\[(.*)\]")
-_PEER = re.compile(r"\[([^,\[\]]+),[^,\[\]]*,\[((?:\[[^\[\]]*\]|[^\[\]])*)\]\],?")  # node, TLS name, addresses
+_PEER = re.compile(r"\[([^,\[\]]+),([^,\[\]]*),\[((?:\[[^\[\]]*\]|[^\[\]])*)\]\],?")  # node, TLS name, addresses
 _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^,:\[\]]+))(?::(\d+))?,?")  # an IPv6 host stands in brackets
 
 
@@ -58,17 +58,17 @@ def encode_peers(generation: int, default_port: int, peers: Sequence[tuple[str, 
     return f"{generation},{default_port},[{','.join(entries)}]"
 
 
-def decode_peers(text: str) -> dict[str, list[tuple[str, int]]]:
-    """By node id, where every other node can be reached: (host, port). Raises ProtocolError."""
+def decode_peers(text: str) -> dict[str, list[tuple[str, int, str]]]:
+    """By node id, where every other node can be reached: (host, port, TLS name). Raises ProtocolError."""
     match = _PEERS.fullmatch(text)
     if match is None or _PEER.sub("", match[2]):
         raise ProtocolError(f"not a list of peers: {text[:80]!r}")
     peers = {}
-    for node, addresses in _PEER.findall(match[2]):
+    for node, tls_name, addresses in _PEER.findall(match[2]):
         found = _ADDRESS.findall(addresses)
         if not found or _ADDRESS.sub("", addresses) or not all(port or match[1] for *_, port in found):
             raise ProtocolError(f"not the addresses of a peer: {addresses[:80]!r}")
-        peers[node] = [(ipv6 or host, int(port or match[1])) for ipv6, host, port in found]
+        peers[node] = [(ipv6 or host, int(port or match[1]), tls_name) for ipv6, host, port in found]
     return peers
 
 

@@ -62,6 +62,7 @@ class ClusterConfig:
     tls_name: the name in the nodes' certificate (enterprise only); empty speaks in clear.
     tls_certificate: the file with that certificate, and with those up to one that clients trust.
     tls_key: the file with the certificate's private key.
+    tls_ca: the file with the authority of the certificates that clients must show; empty asks them for none.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +87,7 @@ class ClusterConfig:
     tls_name: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_ca: str = ""
 
     def __post_init__(self) -> None:
         if not self.nodes:
@@ -132,6 +134,8 @@ class ClusterConfig:
             raise ValueError("users and tls_name are not offered by the community edition")
         if not bool(self.tls_name) == bool(self.tls_certificate) == bool(self.tls_key):
             raise ValueError("tls_name, tls_certificate and tls_key belong together: give all or none")
+        if self.tls_ca and not self.tls_name:
+            raise ValueError("tls_ca is given without tls_name, which is what turns TLS on")
 
 
 def register() -> None:

@@ -5,6 +5,7 @@ import errno
 import ssl
 from functools import partial
 
+from geotrain.certificates import show, trust
 from geotrain.errors import ConfigError
 from sim.cluster.cluster import Cluster
 from sim.cluster.config import ClusterConfig
@@ -81,11 +82,8 @@ def _tls_of(config: ClusterConfig) -> ssl.SSLContext | None:
     if not config.tls_name:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(config.tls_certificate, config.tls_key)
-    except OSError as error:  # an SSLError is one too
-        raise ConfigError(
-            f"tls_certificate, tls_key: {config.tls_certificate}, {config.tls_key}: {error.strerror or error}",
-            "Give the certificate and its private key as PEM files that belong together.",
-        ) from None
+    show(context, "tls_certificate", config.tls_certificate, "tls_key", config.tls_key)
+    if config.tls_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        trust(context, "tls_ca", config.tls_ca)
     return context

@@ -5,17 +5,11 @@ import secrets
 import time
 from collections.abc import Mapping
 
-import bcrypt
-
 from geotrain.wire import admin
 from geotrain.wire.admin import AdminField, Command
 from geotrain.wire.codes import ResultCode
 
 SESSION_S = 86_400
-_SALT = b"$2a$10$7EqJtq98hPqEX7fNZaFWoO"
-"""With this salt every client hashes every password (bcrypt), so that the server never sees it in clear."""
-
-_MAX_HASHED_BYTES = 72  # bcrypt takes no notice of what comes behind
 
 
 class Security:
@@ -24,7 +18,7 @@ class Security:
     def __init__(self, passwords: Mapping[str, str]) -> None:
         """passwords: by user."""
         self._passwords = {user.encode(): password.encode() for user, password in passwords.items()}
-        self._hashes = {user.encode(): hash_of(password) for user, password in passwords.items()}
+        self._hashes = {user: admin.credential(password) for user, password in self._passwords.items()}
         self._sessions: dict[bytes, tuple[bytes, float]] = {}
         """By token: the user, and until when the session lasts."""
 
@@ -71,8 +65,3 @@ class Security:
         if not owner or owner != user:
             return ResultCode.INVALID_CREDENTIAL
         return ResultCode.OK if time.monotonic() < until_s else ResultCode.EXPIRED_SESSION
-
-
-def hash_of(password: str) -> bytes:
-    """What a client sends in place of a password."""
-    return bcrypt.hashpw(password.encode()[:_MAX_HASHED_BYTES], _SALT)

@@ -58,13 +58,19 @@ class Link:
         jitter_ms = abs(self._random.gauss(0.0, self.quality.jitter_ms)) if self.quality.jitter_ms else 0.0
         return (self.quality.delay_ms + jitter_ms) / 1000
 
-    def arrival_s(self, now_s: float, num_bytes: int) -> float:
-        """When bytes that are sent now have all arrived. Bytes sent before them, on any connection, go first."""
+    def arrival_s(self, at_s: float, num_bytes: int, now_s: float | None = None) -> float:
+        """When bytes that are sent at at_s have all arrived. Bytes sent before them, on any connection, go first.
+
+        now_s: where that is earlier: they are told of in advance. Until at_s the link is not kept free for them, but
+        their time on it is counted from now on; else answers to answers would put each other off ever further.
+        """
         if self.quality.bytes_per_s:
-            now_s = max(now_s, self._is_free_at_s) + num_bytes / self.quality.bytes_per_s
+            takes_s = num_bytes / self.quality.bytes_per_s
+            free_at_s = max(at_s if now_s is None else now_s, self._is_free_at_s) + takes_s
             if num_bytes:
-                self._is_free_at_s = now_s
-        return now_s + self.delay_s()
+                self._is_free_at_s = free_at_s
+            at_s = max(at_s + takes_s, free_at_s)
+        return at_s + self.delay_s()
 
     @property
     def is_slowed(self) -> bool:
@@ -112,9 +118,9 @@ class Network:
         """Whether two sites reach each other, both ways."""
         return self.link(a, b).is_up and self.link(b, a).is_up
 
-    def arrival_s(self, a: str, b: str, now_s: float, num_bytes: int = 0) -> float:
-        """When a message has arrived at b that leaves a now."""
-        return now_s if a == b else self.link(a, b).arrival_s(now_s, num_bytes)
+    def arrival_s(self, a: str, b: str, at_s: float, num_bytes: int = 0, now_s: float | None = None) -> float:
+        """When a message has arrived at b that leaves a at at_s; now_s: where that is earlier."""
+        return at_s if a == b else self.link(a, b).arrival_s(at_s, num_bytes, now_s)
 
     def round_trip_s(self, a: str, b: str) -> float:
         """How long a question and its answer take now, where both are short."""

@@ -56,7 +56,8 @@ class Channel:
         """Put bytes in; nothing (b"") is the end."""
         pieces = [data[at : at + MAX_PIECE_BYTES] for at in range(0, len(data), MAX_PIECE_BYTES)] or [data]
         for piece in pieces:
-            arrival_s = self._link.arrival_s(max(self._opens_s, self._loop.time()), len(piece))
+            now_s = self._loop.time()
+            arrival_s = self._link.arrival_s(max(self._opens_s, now_s), len(piece), now_s)
             self._last_s = max(self._last_s, arrival_s)
             self._queue.append((self._last_s, piece))
         self.num_waiting_bytes += len(data)

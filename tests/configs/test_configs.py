@@ -46,6 +46,13 @@ def test_every_strategy_composes(strategy):
     assert isinstance(composed("launch", f"strategy={strategy}"), coordinator.config.LaunchConfig)
 
 
+@pytest.mark.parametrize("gate", options("gate"))
+@pytest.mark.parametrize("program", ["launch", "sim"])
+def test_every_gate_composes_and_its_fields_are_set_on_the_command_line(program, gate):
+    assert composed(program).gate is None
+    assert composed(program, f"gate={gate}", "gate.metric=auc", "gate.min_gain=0.01").gate.min_gain == 0.01
+
+
 @pytest.mark.parametrize("experiment", options("experiment"))
 @pytest.mark.parametrize("program", ["launch", "sim"])
 def test_every_experiment_composes_for_a_launch_and_for_the_demo(program, experiment):

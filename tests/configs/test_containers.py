@@ -1,6 +1,8 @@
 """The compose files: every command is one that its program takes, and the regions are apart."""
 
+import os
 import re
+import subprocess
 from typing import Any
 
 import pytest
@@ -21,8 +23,11 @@ REGIONS = {"ewr", "jfk", "lga"}
 SETTINGS = {"GEOTRAIN_SITE": "fra", "GEOTRAIN_RACK": "4", "GEOTRAIN_VIEW": "10.0.0.7:3000"}
 
 
-def services(file: str) -> dict[str, Any]:
-    text = re.sub(r"\$\{(\w+):[-?]([^}]*)\}", lambda found: SETTINGS.get(found[1], found[2]), (ROOT / file).read_text())
+def services(file: str, *, with_comments: bool = False) -> dict[str, Any]:
+    """with_comments: as an operator makes it who takes the sign off the lines that are settings."""
+    text = (ROOT / file).read_text()
+    text = text.replace("# - ", "- ") if with_comments else text
+    text = re.sub(r"\$\{(\w+):[-?]([^}]*)\}", lambda found: SETTINGS.get(found[1], found[2]), text)
     found: dict[str, Any] = yaml.safe_load(text)["services"]
     return found
 
@@ -61,14 +66,70 @@ def test_the_cluster_and_the_wide_area_are_valid_configurations_of_the_same_regi
 
 
 def test_only_the_cluster_and_the_wide_area_are_in_more_than_one_region():
-    assert {name for name, service in MULTISITE.items() if len(service["networks"]) > 1} == {"cluster", "wan"}
+    nodes = {name for name in MULTISITE if re.match("aerospike|community", name)}
+    assert {name for name, service in MULTISITE.items() if len(service["networks"]) > 1} == {"cluster", "wan", *nodes}
     for name, service in MULTISITE.items():
         region = name.rpartition("-")[2]
-        if region in REGIONS:
+        if region in REGIONS and name not in nodes:
             assert service["networks"] == [region]
+
+
+def test_nothing_waits_for_what_another_profile_has():
+    """Compose takes no file in which a service depends on one that its profile does not have."""
+    assert (ROOT / ".env").read_text() == "COMPOSE_PROFILES=simulated\n"
+    for service in MULTISITE.values():
+        for name in service.get("depends_on", {}):
+            assert MULTISITE[name].get("profiles", service.get("profiles")) == service.get("profiles")
+
+
+@pytest.mark.parametrize("edition", ["enterprise", "community"])
+def test_each_region_finds_a_node_of_aerospike_where_it_finds_the_simulated_one(edition):
+    prefix = {"enterprise": "aerospike", "community": "community"}[edition]
+    for region in sorted(REGIONS):
+        node = MULTISITE[f"{prefix}-{region}"]
+        agent = configured(MULTISITE[f"agent-{region}"]["command"])
+        assert node["networks"][region] == {"aliases": ["cluster"]}
+        assert agent.view.hosts == [f"cluster:{node['environment']['PORT']}"]
+        assert node["environment"]["RACK"] == str(agent.view.rack)
+        assert node["profiles"] == [f"aerospike-{edition}"]
+
+
+@pytest.mark.parametrize("edition", ["enterprise", "community"])
+def test_a_node_of_aerospike_starts_with_its_own_id_port_and_rack(edition, tmp_path):
+    (tmp_path / "asd").write_text('#!/bin/sh\ncat "$3"\n')
+    (tmp_path / "asd").chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NODE_ID": "a7", "PORT": "3170", "RACK": "7"}
+    config = subprocess.run(
+        [ROOT / "deploy/aerospike/start.sh", edition], env=own, text=True, capture_output=True
+    ).stdout
+    lines = [line.split() for line in config.splitlines()]
+    assert ["node-id", "a7"] in lines
+    assert ["port", "3170"] in lines
+    is_enterprise = edition == "enterprise"
+    assert (["rack-id", "7"] in lines) == (["strong-consistency", "true"] in lines) == is_enterprise
+    assert config.count("{") == config.count("}")
+    assert not re.search("NODE_ID|PORT|RACK", config)
+
+
+def test_a_feature_key_that_is_missing_is_said_in_one_line(tmp_path):
+    _, _, look = MULTISITE["feature-key"]["entrypoint"]
+    for content, said in (("", "error: no feature-key file: name it in GEOTRAIN_FEATURE_KEY\n"), ("key", "")):
+        key = tmp_path / "features.conf"
+        key.write_text(content)
+        done = subprocess.run(
+            ["sh", "-c", look.replace("/run/secrets/features.conf", str(key))], text=True, capture_output=True
+        )
+        assert (done.stderr, done.returncode) == (said, 2 if said else 0)
 
 
 def test_the_agent_of_one_region_takes_three_settings():
     config = configured(services("deploy/agent.compose.yml")["agent"]["command"])
     assert (config.site.name, config.view.rack, config.view.hosts) == ("fra", 4, ["10.0.0.7:3000"])
     assert config.tls.ca
+
+
+def test_the_agent_of_one_region_logs_in_with_files_that_are_mounted():
+    agent = services("deploy/agent.compose.yml", with_comments=True)["agent"]
+    view = configured(agent["command"]).view
+    assert (view.tls.ca, view.user, view.password_file) == ("/run/view/ca.pem", "geotrain-ewr", "/run/view/password")
+    assert "./view:/run/view:ro" in agent["volumes"]

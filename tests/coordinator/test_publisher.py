@@ -15,7 +15,7 @@ from coordinator.events import UpdateArrived
 from coordinator.facts import CommitFacts, JobFacts, RoundFacts
 from coordinator.publisher import Publisher, SpoolLost
 from geotrain.program import config_from_json
-from geotrain.states.aliases import promote, read_head
+from geotrain.states.aliases import read_head
 from geotrain.states.lookup import ModelLookup
 from geotrain.tasks.features import Moments, Statistics
 from geotrain.updates.chunks import Spool
@@ -149,8 +149,8 @@ def next_round(world: World, number: int, loss: float) -> tuple[int, str]:
 def test_a_gate_lets_a_state_that_is_no_better_be_a_candidate_and_says_why(world):
     with_gate(world, min_gain=0.01)
     lookup = ModelLookup(world.view, world.model)
-    first, _ = next_round(world, 1, 0.5)  # the first model has measured nothing
-    promote(world.view, world.model, "global", first)
+    first, alias = next_round(world, 1, 0.5)
+    assert alias == "production"  # nobody has measured the first model
     assert next_round(world, 2, 0.495)[1] == "candidate"
     assert lookup.latest().manifest.version == first
     better, alias = next_round(world, 3, 0.4)
@@ -164,9 +164,10 @@ def test_a_gate_lets_a_state_that_is_no_better_be_a_candidate_and_says_why(world
 
 def test_a_leader_that_takes_over_points_the_alias_that_the_ledger_names(world):
     with_gate(world, min_gain=0.01)
-    version, alias = next_round(world, 1, 0.5)
+    first, _ = next_round(world, 1, 0.5)
+    version, alias = next_round(world, 2, 0.5)
     assert alias == "candidate"
     successor = world.new_publisher()
     successor.settle(world.facts)
-    assert ModelLookup(world.view, world.model).latest().manifest.version == world.first
+    assert ModelLookup(world.view, world.model).latest().manifest.version == first
     assert ModelLookup(world.view, world.model, alias="candidate").latest().manifest.version == version

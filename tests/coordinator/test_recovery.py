@@ -500,10 +500,28 @@ def test_who_was_no_member_of_an_open_round_joins_the_next_one():
     assert asked == [instructions.Train(("ewr", "jfk"), 1, 7)]
 
 
+BOTH = (events.SitePrepared("ewr", Held(1, 7)), events.SitePrepared("jfk", Held(1, 7)))
+
+
 def test_what_a_site_was_asked_before_may_take_as_long_as_it_could_have():
-    job, _ = resumed(LEFT, events.SitePrepared("ewr", Held(1, 7)), events.SitePrepared("jfk", Held(1, 7)))
+    job, _ = resumed(LEFT, *BOTH)
+    job.handle(events.SiteJoined("lga"), now_s=NOW_S + 59)
     assert job.handle(events.Tick(), now_s=NOW_S + 89) == []
     assert job.handle(events.Tick(), now_s=NOW_S + 90) == [instructions.Train(("ewr", "jfk"), 1, 7)]
+
+
+def test_a_site_that_does_not_come_is_not_waited_for_as_if_it_worked():
+    job, _ = resumed(LEFT, *BOTH)
+    assert job.handle(events.Tick(), now_s=NOW_S + 59) == []
+    assert job.handle(events.Tick(), now_s=NOW_S + 60) == [instructions.Train(("ewr", "jfk"), 1, 7)]
+
+
+def test_a_site_that_does_not_come_is_waited_for_longer_where_the_round_needs_it():
+    job, _ = resumed(LEFT, BOTH[0])
+    assert job.handle(events.Tick(), now_s=NOW_S + 89) == []
+    for event in (events.SiteJoined("jfk"), BOTH[1]):
+        asked = job.handle(event, now_s=NOW_S + 89)
+    assert asked == [instructions.Train(("ewr", "jfk"), 1, 7)]
 
 
 def test_a_job_whose_sites_are_all_localized_only_ends():

@@ -62,7 +62,7 @@ def reported(view: View, task: TaskConfig, folder: Path) -> float:
     encoding = Encoding.from_statistics(summarize(joined, task), task)
     torch.manual_seed(0)
     model = build_model(task, encoding, DEFAULT_TARGETS)
-    metadata = {"encoding": encoding.to_json()}
+    metadata = {"encoding": encoding.to_json(), "task": task.to_json()}
     publish(view, model=task.name, scope=f"site/{SITE}", tensors=model.state_dict(), lineage={}, metadata=metadata)
     _, test_rows = split(joined, task)
     return evaluate(task, model, encode_samples(test_rows, task, encoding), allowed=DEFAULT_TARGETS)
@@ -76,15 +76,22 @@ def test_everything_is_measured(view: View, task: TaskConfig, folder: Path, repo
     assert measured.rows[SITE].keys() == {"flights", "weather", "features"}
 
 
-def test_one_flight_is_scored_with_what_the_view_knows_of_its_aircraft(
+def test_one_flight_is_scored_with_what_the_view_knows_by_key(
     view: View, task: TaskConfig, folder: Path, reported: float
 ) -> None:
-    lookup = ModelLookup(view, task.name, f"site/{SITE}")
-    flight = measure.score_one_flight(view, lookup, task, measure.load_local(folder, task))
+    local, scope = measure.load_local(folder, task), f"site/{SITE}"
+    flight = measure.score_one_flight(view, scope, task, local)
     record = view.get("aircraft", flight.tailnum)
     assert record is not None
     assert (flight.leg, flight.aircraft_delay) == (record.bins["leg"], record.bins["arr_delay"])
-    assert 0 < flight.late < 1
+    flown = local["flights"].drop_nulls(["arr_delay", "tailnum"]).sort("scheduled_at").tail(1)
+    tomorrow = flown.with_columns(pl.col("scheduled_at") + pl.duration(days=1))
+    joined = join_rows(task, tomorrow, {**local, "weather": local["weather"].clear(), **measure.scan_view(view, task)})
+    assert joined["aircraft_delay"].null_count() + joined["origin_delay_3h"].null_count() < 2  # legs are known by then
+    state = ModelLookup(view, task.name, scope).latest()
+    encoding = Encoding.from_json(state.manifest.metadata["encoding"])
+    logit = measure.to_model(state, task, encoding)(encode(joined, task, encoding))
+    assert flight.late == torch.sigmoid(logit).item()
 
 
 def test_features_for_the_wiretap_are_those_that_the_trainer_sees(

@@ -71,6 +71,13 @@ def test_each_way_takes_only_what_goes_its_way(view, model, three):
         rollback(view, model, SCOPE, 2)
 
 
+def test_an_alias_that_there_is_not_is_not_rolled_back(view, model, three):
+    for version in (None, 1):
+        with pytest.raises(UnknownState, match=f"{model}/global has no alias canary to roll back") as refused:
+            rollback(view, model, SCOPE, version, alias="canary")
+        assert refused.value.remedy == "aliases are: production"
+
+
 def test_promoting_what_is_promoted_changes_nothing(view, model, three):
     before = view.get(ALIASES, f"{model}/{SCOPE}")
     promote(view, model, SCOPE, 3)

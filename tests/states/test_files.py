@@ -1,5 +1,6 @@
 import json
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors import safe_open
@@ -9,6 +10,7 @@ from geotrain.errors import ConfigError, DataError
 from geotrain.states.files import export_state, import_state
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import TENSORS
+from geotrain.states.tables import publish_table
 from tests.states.test_publish import put_state
 
 TENSORS_OF_A_STATE = {
@@ -113,6 +115,13 @@ def test_a_file_that_can_not_be_written_is_named_and_no_half_of_one_is_left(stat
         export_state(state, tmp_path / "nowhere" / "state.safetensors")
     export_state(state, tmp_path / "state.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_a_table_is_not_exported_without_its_rows(view, model, tmp_path):
+    publish_table(view, model, pa.table({"id": [1], "score": [0.5]}), key="id")
+    with pytest.raises(DataError, match=f"{model}/global@1 is a table"):
+        export_state(ModelLookup(view, model).latest(), tmp_path / "table.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_of_an_import_are_shared_with_what_is_there(view, state, file, monkeypatch):

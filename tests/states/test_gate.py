@@ -18,6 +18,14 @@ def test_the_first_state_goes_to_production():
     assert decide(Gate(), measured(0.5, 0.5), None, EQUAL).alias == "production"
 
 
+@pytest.mark.parametrize("current", [{}, {"ewr": {}}, measured(0.9, 0.9, "auc"), measured(math.nan, math.inf, "loss")])
+def test_a_state_that_is_measured_takes_the_place_of_one_that_is_not(current):
+    decision = decide(Gate(metric="loss"), measured(0.5, math.nan, "loss"), current, EQUAL)
+    assert decision.alias == "production"
+    assert decision.reason == "no site has measured loss of production: there is nothing to compare"
+    assert decide(Gate(metric="loss"), {}, current, EQUAL).alias == "candidate"
+
+
 @pytest.mark.parametrize(("gain", "alias"), [(0.02, "production"), (0.005, "candidate")])
 def test_the_mean_must_gain_enough(gain, alias):
     gate = Gate(metric="auc", min_gain=0.01)

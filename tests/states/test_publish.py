@@ -253,3 +253,8 @@ def test_bad_names_and_tensors_are_refused_before_anything_is_written(view, on_p
         put_state(view, "Flights", 1)
     with pytest.raises(DataError, match="tensor t "):
         put_state(view, "flights", 1, tensors={"t": torch.zeros(1, dtype=torch.complex64)})
+    tensors = {"t": torch.zeros(1)}
+    with pytest.raises(DataError, match=r"the lineage can't be kept as JSON: .* set "):
+        publish(view, model="flights", scope="global", tensors=tensors, lineage={"sites": {"ewr"}}, metadata={})
+    with pytest.raises(DataError, match="metadata width is 128, and no text"):
+        publish(view, model="flights", scope="global", tensors=tensors, lineage={}, metadata={"width": 128})

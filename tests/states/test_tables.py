@@ -249,6 +249,9 @@ def test_what_is_asked_for_wrongly_is_said(view, model):
     assert "production" in refused.value.remedy
     with pytest.raises(ConfigError, match="'a name' is not a name"):
         publish_table(view, "a name", vectors(2), key="id")
+    with pytest.raises(DataError, match="column key is not in the table") as refused:
+        publish_table(view, model, vectors(2), key="key")
+    assert refused.value.remedy == "name one of: id, vector"
     with pytest.raises(ConfigError, match="too long"):
         publish_table(view, "a" * 51, vectors(2), key="id")
 

@@ -1,5 +1,6 @@
 from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -46,3 +47,16 @@ def test_equal_parts_of_a_tensor_are_one():
 def test_a_type_that_the_format_lacks_is_refused_by_name():
     with pytest.raises(DataError, match=r"tensor head has the type torch\.complex64"):
         to_parts("head", torch.zeros(1, dtype=torch.complex64), 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (np.zeros(3), "is of ndarray"),
+        (torch.eye(3).to_sparse(), r"has the layout torch\.sparse_coo"),
+        (torch.zeros(3, device="meta"), r"has no values \(device meta\)"),
+    ],
+)
+def test_what_is_no_tensor_with_values_in_their_places_is_refused_by_name(values, what):
+    with pytest.raises(DataError, match=f"tensor head {what}"):
+        to_parts("head", values, 64)

@@ -10,6 +10,7 @@ from geotrain.view.config import ViewConfig
 from geotrain.view.connect import connect
 from geotrain.view.keyed import Conflict, Record
 from geotrain.view.refusals import InDoubt
+from sim.control import Control
 from tests.conftest import simulated_cluster
 from tests.view.views import ScriptedClient, failure, view_config
 
@@ -48,6 +49,18 @@ def test_a_second_host_is_tried_where_the_first_does_not_answer(cluster):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = [f"127.0.0.1:{silent.getsockname()[1]}", *cluster.hosts]
         connect(view_config(cluster, hosts=hosts, connect_timeout_s=2.0)).close()
+
+
+def test_a_node_that_falls_silent_does_not_keep_the_client_from_those_that_took_over(tmp_path):
+    """The client learns of them when it has given that node up, and that is no matter of how patiently it connected."""
+    with simulated_cluster(tmp_path) as hosts:
+        config = ViewConfig(hosts=hosts[:1], rack=1, connect_timeout_s=200.0, deadline_s=0.5, ride_through_s=40.0)
+        with connect(config) as view, Control(view.client.info_random_node("sim-control").split()[-1]) as control:
+            view.put("s", "key", {"a": 1})
+            control.order("pause:node=lga")
+            for key in range(20):  # lga was the master of some of them
+                view.put("s", key, {"a": key})
+            assert view.get("s", 19, reads="linearizable").bins == {"a": 19}
 
 
 def test_an_unknown_namespace_is_refused_by_name(cluster):

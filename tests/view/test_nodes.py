@@ -28,7 +28,7 @@ def test_nodes_are_found_through_the_peers_of_any_seed_that_answers(closed_port)
         cluster = nodes(closed_port, one.address)
         known = cluster.partition_map()
         assert dict(zip(known.nodes, known.racks.tolist(), strict=True)) == {"A1": 1, "A2": 2}
-        assert cluster.addresses == {"A1": ("127.0.0.1", one.port), "A2": ("127.0.0.1", two.port)}
+        assert cluster.addresses == {"A1": ("127.0.0.1", one.port, "127.0.0.1"), "A2": ("127.0.0.1", two.port, "")}
 
 
 def test_a_node_under_two_addresses_is_one_node():
@@ -43,6 +43,14 @@ def test_nodes_that_were_known_are_asked_when_no_seed_answers():
             cluster = nodes(one.address)
             assert len(cluster.partition_map().nodes) == 2
         assert cluster.partition_map().nodes == ["A2"]
+
+
+def test_a_node_that_is_silent_is_not_waited_for_as_long_as_a_cluster_is_looked_for(monkeypatch):
+    monkeypatch.setattr("geotrain.view.nodes.NODE_DEADLINE_S", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent, FakeNode("A1") as one:
+        one.answer({"peers-clear-std": encode_peers(1, 3000, [("A2", "127.0.0.1", silent.getsockname()[1])])})
+        patient = Nodes(ViewConfig(hosts=[one.address], connect_timeout_s=300.0))
+        assert patient.partition_map().nodes == ["A1"]
 
 
 def test_a_recent_map_is_asked_for_again_when_it_is_old(monkeypatch):

@@ -69,11 +69,11 @@ def test_a_list_of_entries_is_a_mapping_for_each() -> None:
 def test_peers_are_taken_apart_with_all_their_addresses() -> None:
     text = "7,3000,[[A1,,[127.0.0.1:3101,as1.example]],[A2,tls-name,[[::1]:3102,[fe80::2]]]]"
     assert decode_peers(text) == {
-        "A1": [("127.0.0.1", 3101), ("as1.example", 3000)],
-        "A2": [("::1", 3102), ("fe80::2", 3000)],
+        "A1": [("127.0.0.1", 3101, ""), ("as1.example", 3000, "")],
+        "A2": [("::1", 3102, "tls-name"), ("fe80::2", 3000, "tls-name")],
     }
     assert decode_peers("1,3000,[]") == {}
-    assert decode_peers(encode_peers(7, 3000, [("A1", "127.0.0.1", 3101)])) == {"A1": [("127.0.0.1", 3101)]}
+    assert decode_peers(encode_peers(7, 3000, [("A1", "127.0.0.1", 3101)])) == {"A1": [("127.0.0.1", 3101, "")]}
 
 
 @pytest.mark.parametrize(

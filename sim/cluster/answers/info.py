@@ -1,6 +1,7 @@
 """Answers to info requests, by name. Unknown names get an error, as from a real server."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from geotrain.wire.codes import EPOCH_S, ResultCode
 from geotrain.wire.info import decode_parameters, encode_parameters, encode_peers
@@ -67,9 +68,14 @@ def _services(cluster: Cluster, node: Node, site: str) -> str:
     return ";".join(_service(cluster, peer, site) for peer in node.view.members if peer is not node)
 
 
-def _peers(cluster: Cluster, node: Node, site: str) -> str:
-    others = [(peer.node_id, *peer.addresses[site]) for peer in node.view.members if peer is not node]
+def _peers(cluster: Cluster, node: Node, site: str, *, tls: bool) -> str:
+    """The other nodes, where they speak TLS; or where they don't."""
+    members = node.view.members if tls == bool(cluster.config.tls_name) else ()
+    others = [(peer.node_id, *peer.addresses[site]) for peer in members if peer is not node]
     return encode_peers(node.generation, DEFAULT_PORT, others, cluster.config.tls_name)
+
+
+_peers_clear, _peers_tls = partial(_peers, tls=False), partial(_peers, tls=True)
 
 
 def _replicas(cluster: Cluster, node: Node, parameters: str) -> str:
@@ -133,12 +139,12 @@ def _before_ms(node: Node, values: Mapping[str, str]) -> int:
 
 
 _ADDRESSES: dict[str, Callable[[Cluster, Node, str], str]] = {
-    "alumni-clear-std": _peers,
-    "alumni-tls-std": _peers,
-    "peers-clear-alt": _peers,
-    "peers-clear-std": _peers,
-    "peers-tls-alt": _peers,
-    "peers-tls-std": _peers,
+    "alumni-clear-std": _peers_clear,
+    "alumni-tls-std": _peers_tls,
+    "peers-clear-alt": _peers_clear,
+    "peers-clear-std": _peers_clear,
+    "peers-tls-alt": _peers_tls,
+    "peers-tls-std": _peers_tls,
     "service": _service,
     "service-clear-alt": _service,
     "service-clear-std": _service,

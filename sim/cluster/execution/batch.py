@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from geotrain.wire.batches import BatchRow, batch_size, decode_batch
 from geotrain.wire.codes import Field, ResultCode
-from geotrain.wire.frames import MESSAGE, encode_frame
+from geotrain.wire.frames import MESSAGE, frame_header
 from geotrain.wire.messages import HEADER_BYTES, Message, Operation, pack_header
 from sim.cluster.cluster import Cluster
 from sim.cluster.execution.alike import Answer, answer_of
@@ -47,11 +47,11 @@ def batch(cluster: Cluster, node: Node, request: Message, now_ms: int, now_s: fl
         if cluster.network.has_delays:
             waits_s = max(waits_s, wait_s(cluster, node, row, row.digest, now_s, len(reply)))
         if num_bytes >= CHUNK_BYTES or len(replies) >= CHUNK_ROWS:
-            held.append(Chunk(encode_frame(MESSAGE, b"".join(replies))))
+            held.append(Chunk(b"".join((frame_header(MESSAGE, num_bytes), *replies))))
             replies, num_bytes = [], 0
             yield Chunk(b"") if cluster.network.has_delays else held.pop()
     if replies:
-        held.append(Chunk(encode_frame(MESSAGE, b"".join(replies))))
+        held.append(Chunk(b"".join((frame_header(MESSAGE, num_bytes), *replies))))
     if waits_s:
         yield Chunk(b"", waits_s)
     yield from held

@@ -33,14 +33,14 @@ def wait_s(
     at_s = cluster.network.arrival_s(node.site, master.site, now_s, num_bytes)
     if is_write:
         record = cluster.find(node, request.fields.get(Field.SET, b""), digest, from_own=False)
-        at_s = _confirmed_s(cluster.network, owners, at_s, max(num_bytes, len(record.row) if record else 0))
+        at_s = _confirmed_s(cluster.network, owners, at_s, max(num_bytes, len(record.row) if record else 0), now_s)
     elif source is Source.CONFIRMED_MASTER:
-        at_s = _confirmed_s(cluster.network, owners, at_s, 0)
-    return cluster.network.arrival_s(master.site, node.site, at_s, num_reply_bytes) - now_s
+        at_s = _confirmed_s(cluster.network, owners, at_s, 0, now_s)
+    return cluster.network.arrival_s(master.site, node.site, at_s, num_reply_bytes, now_s) - now_s
 
 
-def _confirmed_s(network: Network, owners: Sequence[Node], now_s: float, num_bytes: int) -> float:
-    """When every replica has what the master, the first of the owners, sends them, and the master knows."""
+def _confirmed_s(network: Network, owners: Sequence[Node], at_s: float, num_bytes: int, now_s: float) -> float:
+    """When every replica has what the master, the first of the owners, sends them at at_s, and the master knows."""
     master, *replicas = (owner.site for owner in owners)
-    sent = [(replica, network.arrival_s(master, replica, now_s, num_bytes)) for replica in replicas]
-    return max((network.arrival_s(replica, master, at_s) for replica, at_s in sent), default=now_s)
+    sent = [(replica, network.arrival_s(master, replica, at_s, num_bytes, now_s)) for replica in replicas]
+    return max((network.arrival_s(replica, master, there_s, 0, now_s) for replica, there_s in sent), default=at_s)

@@ -176,12 +176,24 @@ def test_a_view_that_can_not_be_reached_is_named(
     assert said in capsys.readouterr().err
 
 
-def test_a_yaml_file_of_other_fields_is_refused_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "view.yaml").write_text("hostz: [a:1]\n")
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ("hostz: [a:1]", "hostz"),
+        ("tls: {authority: ca.pem}", "authority"),
+        ("tls: {ca: nowhere.pem}", "view.tls.ca: nowhere.pem can't be read"),
+        ("user: ewr", "view.password_file is not given"),
+        ("{user: ewr, password_file: nowhere}", "view.password_file: nowhere can't be read"),
+    ],
+)
+def test_fields_of_a_yaml_file_that_do_not_serve_are_refused_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fields: str, named: str
+) -> None:
+    (tmp_path / "view.yaml").write_text(fields)
     with pytest.raises(SystemExit) as left:
         commands.main(["models", "--view", str(tmp_path / "view.yaml")])
     assert left.value.code == 2
-    assert "hostz" in capsys.readouterr().err
+    assert named in capsys.readouterr().err
 
 
 def test_listing_and_promoting_load_no_torch() -> None:

@@ -33,6 +33,8 @@ SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig
         ({"nsup_period_s": 1, "default_ttl_s": 10**9}, "default_ttl_s must be 0 to"),
         ({"default_ttl_s": 60}, "default_ttl_s needs nsup_period_s"),
         ({"default_read_touch_ttl_pct": 101}, "default_read_touch_ttl_pct must be"),
+        ({"tls_name": "as.example"}, "tls_name, tls_certificate and tls_key belong together"),
+        ({"tls_ca": "ca.pem"}, "tls_ca is given without tls_name"),
     ],
 )
 def test_a_wrong_field_of_a_cluster_is_refused_by_its_name(fields: dict[str, Any], named: str) -> None:

@@ -15,7 +15,7 @@ from geotrain.wire.admin import AdminField, Command
 from geotrain.wire.codes import Field, ResultCode
 from geotrain.wire.frames import FrameReader, encode_frame
 from geotrain.wire.messages import Message
-from sim.cluster.security import Security, hash_of
+from sim.cluster.security import Security
 from tests.conftest import simulated_cluster
 from tests.sim.cluster.wire_client import WireClient
 
@@ -84,17 +84,6 @@ def test_a_session_token_opens_other_connections_for_its_user_only(addresses: li
             fields = {AdminField.USER: user, AdminField.SESSION_TOKEN: sent}
             assert ask(other, Command.AUTHENTICATE, fields)[0] == expected
         assert other.info("status") == "ok"
-
-
-@pytest.mark.parametrize(
-    ("password", "expected"),
-    [
-        ("correct horse", b"$2a$10$7EqJtq98hPqEX7fNZaFWoOlYcmdoqIJOfxYwKwVjSw/sCf.YI44ka"),
-        ("x" * 100, b"$2a$10$7EqJtq98hPqEX7fNZaFWoOj4pCMKJ2fyV1yI8DmffjnyvUcJMifGW"),
-    ],
-)
-def test_passwords_are_hashed_as_clients_do_it_however_long_they_are(password: str, expected: bytes) -> None:
-    assert hash_of(password) == expected
 
 
 def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,23 @@ def test_a_message_takes_its_size_over_the_bandwidth_behind_what_was_sent_before
     assert network.arrival_s("a", "a", 9.2, 500) == 9.2
 
 
+def test_what_is_sent_later_leaves_the_link_to_what_is_sent_before_but_takes_its_time_on_it() -> None:
+    slow = link(bytes_per_s=1000)
+    assert slow.arrival_s(9.0, 500, 0.0) == 9.5
+    assert slow.arrival_s(1.0, 500) == 1.5
+    assert slow.arrival_s(1.0, 8500) == 10.0
+    assert slow.arrival_s(2.0, 500, 1.0) == 10.5
+
+
+def test_answers_to_answers_between_two_sites_do_not_put_each_other_off() -> None:
+    network = Network([LinkConfig(sites=["a", "b"], delay_ms=10, bytes_per_s=1_000_000)], 0)
+    for _ in range(100):
+        for here, there in (("a", "b"), ("b", "a")):
+            asked_s = network.arrival_s(here, there, 0.0, 10, 0.0)
+            answered_s = network.arrival_s(there, here, asked_s, 10, 0.0)
+    assert answered_s == pytest.approx(0.020, abs=400 * 10 / 1_000_000)
+
+
 def test_what_has_no_size_takes_no_bandwidth_from_what_is_sent_before_it() -> None:
     slow = link(bytes_per_s=1000)
     assert slow.arrival_s(9.0, 0) == 9.0

@@ -26,7 +26,7 @@ from tests.view.views import view_config
 NUM_SEEDS = int(os.environ.get("SEEDS", "12"))
 FIRST = int(os.environ.get("FIRST", "0"))
 NUM_READERS = 2
-SEEDS_TO_FIND = 15
+SEEDS_TO_FIND = 60
 CUT_EVERY = 10  # of so many seeds, in one a site is cut off: it takes seconds
 
 
@@ -132,6 +132,25 @@ def test_the_histories_have_what_is_worth_checking(view: View, clock: Clock) -> 
         assert story.count(what) > 1
 
 
+def test_a_site_is_cut_off_in_the_middle_of_publishing(view: View, clock: Clock, readers: Readers) -> None:
+    story = play(view, clock, 0, readers).story
+    readers.turn_to(REST)
+    assert {"lead", "publish", "publish again"} & amid(story, "cut off"), "\n".join(story)
+
+
+def amid(story: Sequence[str], what: str) -> set[str]:
+    """The acts in whose middle something happened."""
+    begun: dict[int, str] = {}
+    found = set()
+    for line in story:
+        text = line.partition(" s ")[2]
+        depth = len(text) - len(text.lstrip())
+        begun[depth] = text.strip()
+        if text.strip() == what:
+            found.add(begun.get(depth - 2, ""))
+    return found
+
+
 def without_grace(patch: pytest.MonkeyPatch) -> None:
     """A collector removes whatever nobody names at the moment."""
     for name in ("idle_records", "remove_idle"):
@@ -149,7 +168,12 @@ def without_aliases(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(collect, "retention", lambda head, num_newest: {key: ["new"] for key in head.versions[-num_newest:]})
 
 
-@pytest.mark.parametrize("plant", [without_grace, without_aliases])
+def without_renewal(patch: pytest.MonkeyPatch) -> None:
+    """A publisher takes parts that are there as they are, however old."""
+    patch.setattr(publish, "renew", lambda view, set_name, parts, idle_s: view.exist(set_name, parts))
+
+
+@pytest.mark.parametrize("plant", [without_grace, without_aliases, without_renewal])
 def test_a_planted_fault_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], view: View, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

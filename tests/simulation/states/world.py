@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import torch
-from aerospike import exception
 
 from geotrain.errors import Fenced, GeotrainError
 from geotrain.states.aliases import head_of, pin, promote, rollback, unpin
@@ -24,22 +23,17 @@ from geotrain.states.publish import write_state
 from geotrain.view.connect import View
 from geotrain.view.query import read_set
 from geotrain.view.removal import digest_of
+from tests.simulation.states.writes import Client, Killed
 from tests.states.clock import GRACE_S, Clock
 
 SCOPE = "global"
 NUM_ACTS = 14
 NUM_NEWEST = 2
 MAX_DEPTH = 2
-TIMEOUT = 9
-FATES = {"sent": 80, "lost": 4, "unanswered": 6, "late": 4, "killed": 3, "killed after": 3}
 
 
 class Violation(AssertionError):
     """A promise that was broken."""
-
-
-class Killed(BaseException):
-    """The process that was about to write is no more."""
 
 
 def tensors(value: int) -> dict[str, torch.Tensor]:
@@ -54,23 +48,6 @@ def check_whole(state: State) -> None:
         raise Violation(f"{state.manifest.reference} has tensors of another state")
 
 
-class Client:
-    """The official client, whose writes are told to the world before they are sent."""
-
-    def __init__(self, client: Any, write: Callable[[Callable[[], Any]], Any]) -> None:
-        self._client = client
-        self._write = write
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def put(self, *arguments: Any) -> Any:
-        return self._write(lambda: self._client.put(*arguments))
-
-    def batch_write(self, *arguments: Any) -> Any:
-        return self._write(lambda: self._client.batch_write(*arguments))
-
-
 class World:
     """One history. story: what happened, for whoever has to understand it."""
 
@@ -81,11 +58,11 @@ class World:
         self._random = Random(seed)
         self._calm = view
         self._view = copy.copy(view)
-        self._view.client = Client(view.client, self._write)
+        self._client = Client(view.client, self._random, self._before_a_write, self._tell)
+        self._view.client = self._client
         self._clock = clock
         self._cuts = cuts
         self._cut_writes = 0  # until the site that is cut off is back
-        self._late: list[Callable[[], Any]] = []
         self._depth = 0
         self._epoch = 1
         self._fenced = 0
@@ -101,41 +78,14 @@ class World:
             self._act()
         return self._settle()
 
-    # What goes wrong with a write.
-
-    def _write(self, send: Callable[[], Any]) -> Any:
+    def _before_a_write(self) -> None:
         if self._cut_writes:
             self._cut_writes -= 1
             if not self._cut_writes:
                 self._tell("the site that was cut off is back")
                 self._clock.control.order("heal")
-        if self._depth < MAX_DEPTH and self._random.random() < 0.15:
+        if self._depth < MAX_DEPTH and self._random.random() < 0.25:
             self._act()
-        if self._late and self._random.random() < 0.3:
-            self._send_late()
-        fate = self._random.choices(
-            ["sent", "lost", "unanswered", "late", "killed", "killed after"], [80, 4, 6, 4, 3, 3]
-        )
-        match fate[0]:
-            case "sent":
-                return send()
-            case "unanswered":
-                self._tell("a write gets no answer")
-                _try(send)
-            case "late":
-                self._tell("a write gets no answer, and is done later")
-                self._late.append(send)
-            case "killed" | "killed after" as when:
-                self._tell(f"it is {when} a write")
-                if when == "killed after":
-                    _try(send)
-                raise Killed
-        error: Any = exception.TimeoutError(TIMEOUT, "no answer")
-        error.code, error.msg, error.in_doubt = TIMEOUT, "no answer", True
-        raise error
-
-    def _send_late(self) -> None:
-        _try(self._late.pop(self._random.randrange(len(self._late))))
 
     # Who does what.
 
@@ -144,15 +94,16 @@ class World:
             self._lead: 6 if not self._depth else 0,
             self._take_over: 3,
             self._publish: 2,
+            self._publish_again: 4,
             self._go_back: 2,
             self._go_forward: 2,
             self._pin: 1,
             self._unpin: 1,
-            self._collect: 6,
+            self._collect: 6 if not self._depth else 12,  # all the while
             self._pass_time: 4,
             self._begin_to_read: 2,
             self._end_to_read: 2,
-            self._cut_off: 1 if self._cuts and not self._cut_writes else 0,
+            self._cut_off: 12 if self._cuts and self._depth and not self._cut_writes else 0,  # amid others' writes
         }
         (act,) = self._random.choices(list(acts), list(acts.values()))
         self._tell(act.__name__.strip("_").replace("_", " "))
@@ -193,7 +144,20 @@ class World:
 
     def _publish(self) -> None:
         """Somebody who is no coordinator has a candidate."""
-        version = write_state(self._view, **self._fields("by hand")).version
+        self._publish_fields(self._fields("by hand"))
+
+    def _publish_again(self) -> None:
+        """Somebody is killed before the manifest, and calls again when the parts are old."""
+        fields = self._fields("by hand")
+        self._client.doomed = MANIFESTS
+        with contextlib.suppress(Killed):
+            write_state(self._view, **fields)
+        self._client.doomed = ""
+        self._clock.advance(GRACE_S * self._random.choice([0.6, 1.01]))
+        self._publish_fields(fields)
+
+    def _publish_fields(self, fields: dict[str, Any]) -> None:
+        version = write_state(self._view, **fields).version
         self._published.add(version)
         move_alias(self._view, self.model, SCOPE, version, alias="candidate")
 
@@ -268,8 +232,7 @@ class World:
         """All is well again, and everybody ends; returns the version in production."""
         self._tell("all is well again")
         self._clock.control.order("heal")
-        while self._late:
-            self._send_late()
+        self._client.send_late()
         self._view = self._calm
         self._epoch += 1
         self._lead()
@@ -303,11 +266,6 @@ class World:
 
     def _tell(self, text: str) -> None:
         self.story.append(f"{self._clock.ahead_s:8.1f} s {'  ' * self._depth}{text}")
-
-
-def _try(send: Callable[[], Any]) -> None:
-    with contextlib.suppress(exception.AerospikeError):
-        send()
 
 
 def until(fact: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
