@@ -133,9 +133,11 @@ def test_the_histories_have_what_is_worth_checking(view: View, clock: Clock) -> 
 
 
 def test_a_site_is_cut_off_in_the_middle_of_publishing(view: View, clock: Clock, readers: Readers) -> None:
-    story = play(view, clock, 0, readers).story
+    def is_amid(seed: int) -> bool:
+        return bool({"lead", "publish", "publish again"} & amid(play(view, clock, seed, readers).story, "cut off"))
+
+    assert any(map(is_amid, range(0, SEEDS_TO_FIND, CUT_EVERY)))
     readers.turn_to(REST)
-    assert {"lead", "publish", "publish again"} & amid(story, "cut off"), "\n".join(story)
 
 
 def amid(story: Sequence[str], what: str) -> set[str]:
