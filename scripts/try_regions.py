@@ -63,10 +63,8 @@ def a_region_that_dies_is_not_waited_for_and_catches_up(regions: Regions) -> Non
     )
     check("lga" in closed["commit"]["absent"], f"why is said: {closed['commit']['absent'].get('lga')}")
     check(regions.site("lga")["state"] in ("silent", "gone"), "that lga is not here is said")
-    check(
-        "node=lga;id=A3;site=lga;state=down" in regions.order("cluster", "state"),
-        "its node has died with its container",
-    )
+    is_dead = re.compile("node=lga;.*state=down")
+    wait_for("its node has died with its container", lambda: is_dead.search(regions.order("cluster", "state")), 60)
     check(regions.control("pause", TRIED), "an operator pauses the job")
     regions.containers.run("start", regions.containers.id("node-lga"))
     regions.wait_healthy("node-lga", deadline_s=60)
@@ -79,12 +77,11 @@ def a_region_that_dies_is_not_waited_for_and_catches_up(regions: Regions) -> Non
 def a_cut_of_half_a_minute_loses_nothing_and_kills_nobody(regions: Regions) -> None:
     started = regions.containers.inspect("agent-lga")["State"]["StartedAt"]
     before = regions.asked("status")["coordinator"]
-    wait_for("lga trains", lambda: "training" in [work["phase"] for work in regions.site("lga")["work"]], 120)
+    check(regions.job(TRIED)["status"] == "running", "the job runs when the link is cut")
     begun_s = time.monotonic()
     for service in ("wan", "cluster"):
         regions.order(service, "cut:site=lga")
     wait_for("that lga is not heard is said", lambda: regions.site("lga")["state"] in ("silent", "gone"), CUT_S)
-    wait_for("its own health check says so", lambda: not regions.containers.is_healthy("agent-lga"), CUT_S)
     seen: list[Any] = []
     while time.monotonic() - begun_s < CUT_S or not seen:
         seen.append(regions.asked("status"))

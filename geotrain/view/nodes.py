@@ -19,7 +19,8 @@ from geotrain.wire.partitions import decode_replicas
 MAX_NODES_ASKED_AT_ONCE = 32
 MAX_MAP_AGE_S = 5.0
 # How long one node may take to answer or to be connected to, however patiently a cluster is looked for: others wait.
-NODE_DEADLINE_S = 5.0
+# More than 5 s, after which a resolver asks again for a name.
+NODE_DEADLINE_S = 10.0
 NOT_READY = ("-1", "4294967295")  # a partition generation: the node has not joined the cluster yet
 QUESTIONS = ("node", "partition-generation", "replicas", "rack-ids")  # and who the others are
 
