@@ -195,7 +195,7 @@ def test_a_number_whose_square_is_over_all_numbers_is_refused_as_one_too_large(t
     model = {"bias": torch.zeros(1, dtype=torch.float64)}
     with (
         tensor_file(tmp_path / "u", {"bias": torch.tensor([1e200], dtype=torch.float64)}) as file,
-        pytest.raises(UpdateRefused, match="norm inf is over strategy.max_update_norm = 100"),
+        pytest.raises(UpdateRefused, match=r"norm inf is over strategy\.max_update_norm = 100"),
     ):
         check(file, model, max_norm=100)
 
