@@ -36,7 +36,7 @@ from geotrain.updates.codec import TensorFile
 from geotrain.view.connect import View
 
 GLOBAL = "global"
-# That look at updates while their mean is taken.
+# That take the mean of updates, and look whether these are as they came.
 NUM_THREADS = 2
 
 
@@ -172,16 +172,16 @@ class Publisher:
                 outer.step(name, weighted_mean(opened, name))
             return name, tensor
 
-        with ThreadPoolExecutor(NUM_THREADS) as checking, ThreadPoolExecutor(1) as moving:
-            checked = [checking.submit(_check_spooled, update) for update in updates]
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            moves = [pool.submit(move, name, tensor) for name, tensor in self.model.items()]
+            checks = [pool.submit(_check_spooled, update) for update in updates]
             try:
-                for moved in [moving.submit(move, name, tensor) for name, tensor in self.model.items()]:
+                for moved in moves:
                     yield moved.result()
-                for check in checked:
+                for check in checks:
                     check.result()
             finally:
-                for pool in (checking, moving):
-                    pool.shutdown(cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
 
     def commit(self, facts: RoundFacts) -> None:
         """From here on the round is committed, and its state the newest."""
