@@ -170,11 +170,15 @@ class SiteJobs:
     async def _admit(self) -> None:
         """Begin the jobs that wait, in the order in which they came, as long as there are places."""
         async with self._admitting:
-            for job, (request, outlet) in list(self._waiting.items()):
+            while self._waiting:
+                job, waits = next(iter(self._waiting.items()))
+                request, outlet = waits
                 if outlet.is_open and not await self._has_place(outlet):
                     return
-                if self._waiting.pop(job, None) and outlet.is_open:
-                    await self._begin(request, outlet)
+                if self._waiting.get(job) is waits:  # else it has ended, or was asked for anew, while room was made
+                    del self._waiting[job]
+                    if outlet.is_open:
+                        await self._begin(request, outlet)
 
     async def _has_place(self, outlet: Outlet) -> bool:
         """Whether one more job may begin. Those that are paused, or of whose end we did not hear, make room; their

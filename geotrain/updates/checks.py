@@ -44,7 +44,8 @@ def _sum_of_squares(update: TensorFile, name: str) -> float:
     for block in update.blocks(name):
         values = block if block.dtype == torch.float64 else block.float()
         # Not torch.dot: each new thread that calls it gets a team of BLAS threads, which wait by spinning.
-        squares = float(torch.linalg.vector_norm(values)) ** 2
+        norm = float(torch.linalg.vector_norm(values))
+        squares = norm * norm  # not ** 2, which raises OverflowError where this is infinite
         if not math.isfinite(squares):  # a value is not finite, or its square is not
             if not bool(torch.isfinite(values).all()):
                 raise UpdateRefused(

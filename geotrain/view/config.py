@@ -1,5 +1,6 @@
 """How a program reaches the view. Knows nothing about what is read from it."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -72,8 +73,8 @@ class ViewConfig:
         if self.reads not in ("local", "linearizable"):
             raise ValueError(f"view.reads must be local or linearizable, got {self.reads!r}")
         for name in ("connect_timeout_s", "deadline_s", "scan_deadline_s", "ride_through_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"view.{name} must be more than 0 seconds, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"view.{name} must be over 0 seconds and finite, got {getattr(self, name)}")
 
     def seeds(self) -> list[tuple[str, int, str]]:
         """Returns `hosts` as (host, port, what its certificate is for)."""

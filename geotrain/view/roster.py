@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--strong", default="true", choices=["true", "false"], help="false takes an eventual view")
     parser.add_argument("--deadline-s", type=float, default=120.0, help="how long to wait for them, in seconds")
     given = parser.parse_args()
+    if not given.deadline_s > 0:
+        parser.error(f"--deadline-s must be over 0, got {given.deadline_s}")
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     try:
         is_strong = given.strong == "true"

@@ -16,10 +16,11 @@ SILENCE_S = 5.0
 
 async def listen(orders: Orders, host: str, port: int) -> asyncio.Server:
     """Who connects and names a node in a line starts it, and is told so; when it hangs up or falls silent, the node is
-    killed. A byte each BEAT_S will do.
+    killed. A byte each BEAT_S will do. Who comes for a node that somebody stands for takes that one's place.
 
     Raises ConfigError for a port in use.
     """
+    standing: dict[str, asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = (await reader.readline()).decode(errors="replace").strip()
@@ -28,6 +29,7 @@ async def listen(orders: Orders, host: str, port: int) -> asyncio.Server:
             log.warning("nobody can stand for node %r: %s", name, answer)
             writer.close()
             return
+        standing[name] = writer
         try:
             writer.write(LIVES)
             while await asyncio.wait_for(reader.read(1024), SILENCE_S):
@@ -35,7 +37,8 @@ async def listen(orders: Orders, host: str, port: int) -> asyncio.Server:
         except (ConnectionError, TimeoutError):
             pass
         finally:
-            await orders.order(f"kill:node={name}")
+            if standing[name] is writer:  # else another container came before this one's silence was noticed
+                await orders.order(f"kill:node={name}")
             writer.close()
 
     try:

@@ -34,6 +34,7 @@ class Coordinator(rpc.CoordinatorServicer):
         self.address = ""
         self.num_signs = 0
         self.is_silent = False
+        self.tells: list[pb.JobEvent] = []
 
     async def Launch(self, request, context):  # noqa: N802 - gRPC's name
         self.num_calls += 1
@@ -46,6 +47,8 @@ class Coordinator(rpc.CoordinatorServicer):
         for _ in range(self.num_signs):
             yield pb.JobEvent(job=request.job)
             await asyncio.sleep(SIGN_S)
+        for event in self.tells:
+            yield event
         if self.is_silent:
             await asyncio.Event().wait()
         yield pb.JobEvent(job=request.job, time_s=1, ended=pb.JobEnded(job=request.job, status="finished"))
@@ -124,6 +127,20 @@ def test_who_follows_is_not_told_the_signs_of_life():
             leader.num_signs = 3
             assert [event.WhichOneof("body") async for event in follow([leader.address], "job-1")] == ["ended"]
         assert leader.num_calls == 1
+
+    play(scene())
+
+
+def test_who_follows_is_told_a_cut_once_and_the_one_that_replaces_it():
+    def cut(time_s: float, rows: int) -> pb.JobEvent:
+        return pb.JobEvent(job="job-1", time_s=time_s, cut=pb.CutEvent(round=1, rows=rows))
+
+    async def scene() -> None:
+        leader = Coordinator(leads)
+        async with answering(leader):
+            leader.tells = [cut(0.25, 100), cut(0.25, 100), cut(0.5, 90)]
+            told = [event async for event in follow([leader.address], "job-1")]
+        assert [event.cut.rows for event in told if event.HasField("cut")] == [100, 90]
 
     play(scene())
 

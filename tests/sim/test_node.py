@@ -80,6 +80,17 @@ def test_a_node_whose_stand_in_has_fallen_silent_dies(cluster):
         wait_until(lambda: state_of(control, "lga")["state"] == "down")
 
 
+def test_a_node_lives_on_when_who_stood_for_it_before_the_next_is_found_silent(cluster):
+    life, control = cluster
+    with socket.create_connection(("127.0.0.1", life)) as before:
+        before.sendall(b"lga\n")
+        assert before.recv(8) == b"ok\n"
+        with standing_for("lga", life, "127.0.0.2", free_port()) as process:
+            said(process, "node lga lives")
+            assert before.recv(8) == b"", "it was hung up on"
+            assert state_of(control, "lga")["state"] == "up"
+
+
 def test_clients_are_told_each_node_at_a_host_of_its_own(tmp_path):
     port = free_port()
     overrides = ("client_sites=[jfk]", f"+client_addresses.jfk='{{node}}.localhost:{port}'")

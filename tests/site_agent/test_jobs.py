@@ -59,6 +59,8 @@ class BlockedWork:
 
     def end(self) -> None:
         self.gates.ended.append(self.id)
+        if gate := self.gates.closed.get(f"end of {self.id}"):
+            assert gate.wait(DEADLINE_S)
 
 
 class Stream:
@@ -212,6 +214,25 @@ def test_a_job_that_still_works_though_its_stream_is_gone_makes_room_when_it_is_
         assert len(outlet.waits("new")) == 1
         gate.set()
         await until(lambda: outlet.answers("new") == [0])
+
+    play(scene, max_jobs=1)
+
+
+def test_a_job_that_is_asked_for_anew_while_room_is_made_for_it_begins_on_the_new_stream(play, gates):
+    async def scene(site: Site) -> None:
+        first, before, outlet = Stream(), Stream(), Stream()
+        await site.prepare(first, "idle")
+        first.close()
+        gate = gates.close("end of idle")
+        asked = asyncio.create_task(site.prepare(before, "new"))
+        await until(lambda: gates.ended == ["idle"])
+        before.close()
+        anew = asyncio.create_task(site.prepare(outlet, "new"))
+        await asyncio.sleep(0)  # it is taken, and waits for the one before
+        gate.set()
+        await anew
+        assert outlet.answers("new") == [0]
+        asked.cancel()
 
     play(scene, max_jobs=1)
 

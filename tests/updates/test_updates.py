@@ -191,6 +191,15 @@ def test_an_update_that_must_not_enter_the_mean_is_refused_by_name(tmp_path, cha
         check(file, MODEL, max_norm=100)
 
 
+def test_a_number_whose_square_is_over_all_numbers_is_refused_as_one_too_large(tmp_path):
+    model = {"bias": torch.zeros(1, dtype=torch.float64)}
+    with (
+        tensor_file(tmp_path / "u", {"bias": torch.tensor([1e200], dtype=torch.float64)}) as file,
+        pytest.raises(UpdateRefused, match=r"norm inf is over strategy\.max_update_norm = 100"),
+    ):
+        check(file, model, max_norm=100)
+
+
 def test_a_partial_update_is_refused_unless_a_part_is_meant(tmp_path):
     with tensor_file(tmp_path / "u", {"head.bias": torch.ones(1)}) as part:
         with pytest.raises(UpdateRefused, match=r"missing \['body.weight'\]"):

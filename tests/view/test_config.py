@@ -19,6 +19,7 @@ def test_hosts_are_taken_apart_with_their_ports():
         ("reads", "fast"),
         ("deadline_s", 0),
         ("connect_timeout_s", float("nan")),
+        ("deadline_s", float("inf")),
     ],
 )
 def test_a_field_out_of_range_is_refused_by_name(field, value):

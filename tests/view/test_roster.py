@@ -8,7 +8,7 @@ import pytest
 from geotrain.errors import ViewError
 from geotrain.view.config import ViewConfig
 from geotrain.view.connect import connect
-from geotrain.view.roster import settle
+from geotrain.view.roster import main, settle
 from sim.control import Control
 from tests.conftest import ROOT, simulated_cluster
 from tests.sim.cluster.wire_client import WireClient
@@ -58,6 +58,14 @@ def test_nothing_is_set_before_all_nodes_are_there(without_lga):
         settle(ViewConfig(hosts=without_lga), RACKS, num_nodes=4, deadline_s=0.5)
     with pytest.raises(ViewError, match="not on the roster"):
         connect(ViewConfig(hosts=without_lga))
+
+
+def test_a_deadline_that_leaves_no_time_is_refused(monkeypatch, capsys):
+    command = "roster --hosts 127.0.0.1:1 --nodes 3 --racks 1 2 3 --deadline-s 0"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit):
+        main()
+    assert "--deadline-s must be over 0" in capsys.readouterr().err
 
 
 def test_a_rack_without_a_node_is_named_in_one_line(hosts):
