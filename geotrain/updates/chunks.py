@@ -1,6 +1,7 @@
 """Room for updates on disk, and an update that comes in chunks. Knows no network."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -12,12 +13,18 @@ from geotrain.errors import GeotrainError, UpdateRefused
 READ_BYTES = 1 << 20
 # Of a file that is not whole, that is, and that was given back.
 PART, WHOLE, FREE = ".part", ".safetensors", ".free"
+SPOOLED = re.compile(r".+-\d+-[0-9a-f]{16}\.(part|safetensors|free)")
+
+
+def spool_name(site: str, number: int, xxh3: bytes) -> str:
+    """The name of a site's update for a round in the spool, by which `clear` knows it."""
+    return f"{site}-{number}-{xxh3.hex()[:16]}{WHOLE}"
 
 
 def clear(folder: Path) -> None:
     """Remove what was spooled under a folder, by whomever, and nothing else that may lie there."""
     for path in folder.glob("*/*"):
-        if path.suffix in (PART, WHOLE, FREE):
+        if SPOOLED.fullmatch(path.name):
             with suppress(OSError):  # what can't be removed is said when an update is to take its place
                 path.unlink()
     for job in folder.glob("*/"):

@@ -126,7 +126,7 @@ def open_client(config: ViewConfig) -> Any:
     end_s = time.monotonic() + config.connect_timeout_s
     links = Links(config)  # judges the files of TLS, before the client does with fewer words
     settings = _settings(config)
-    for pause_s in pauses(config.connect_timeout_s):
+    for pause_s in pauses(config.connect_timeout_s * 3 / 4):  # the rest is for an explanation
         try:
             return aerospike.client(settings)
         except AerospikeError as error:

@@ -15,6 +15,7 @@ from coordinator.jobs import Jobs, NoSuchJob, TooManyJobs
 from coordinator.ledger import JOBS, Ledger
 from coordinator.links import Links
 from geotrain.errors import ConfigError
+from geotrain.updates.chunks import FREE, PART, spool_name
 from geotrain.view.config import ViewConfig
 from geotrain.view.connect import View, connect
 from geotrain.view.refusals import Refusal
@@ -278,8 +279,11 @@ def test_what_was_asked_is_done_though_who_asked_hangs_up(play):
 
 def test_a_new_term_clears_what_others_have_spooled_and_nothing_else(play, tmp_path):
     spool = tmp_path / "spool"
-    left = [spool / job / f"ewr-1-ab{suffix}" for job in ("forgotten", "ended") for suffix in (".safetensors", ".part")]
-    others = [spool / "notes.txt", spool / "forgotten" / "notes.txt", spool / "more" / "deep" / "a.part"]
+    whole = Path(spool_name("ewr", 1, bytes(16)))
+    names = [whole, whole.with_suffix(PART), whole.with_suffix(FREE)]
+    left = [spool / job / name for job in ("forgotten", "ended") for name in names]
+    kept = ("notes.txt", "forgotten/notes.txt", "more/deep/a.part", "models/flights.safetensors")
+    others = [spool / name for name in kept]
     for path in (*left, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -298,6 +298,17 @@ def test_a_stream_that_breaks_before_its_first_part_is_no_error(tmp_path):
     asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
 
 
+def test_an_update_without_a_checksum_is_refused(tmp_path):
+    async def scene() -> None:
+        coordinator, site = Coordinator(tmp_path), Site(tmp_path)
+        site.update.header.xxh3 = b"short"
+        answers = [answer async for answer in coordinator.uploads.receive(Parts(site.update), ANYONE)]
+        assert "checksum" in answers[-1].receipt.reason
+        assert not list(coordinator.runner.spool_dir.glob("*"))
+
+    asyncio.run(asyncio.wait_for(scene(), DEADLINE_S))
+
+
 def test_an_upload_without_its_header_is_refused(tmp_path):
     async def headless() -> AsyncIterator[ChunkPart]:
         yield ChunkPart(Chunk(0, b"data"))
