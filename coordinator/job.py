@@ -259,6 +259,7 @@ class Job:
     def _scan_anew(self, sites: Set[str], now_s: float) -> list[Instruction]:
         """Have those of the sites that do not hold the round's update decide on a cut: another one than before."""
         assert self._open is not None
+        self._proof = None
         number = self._open.cut_number + (self._open.cut is not None)
         holders = {site for site in sites if self._holds(site)}
         return self._scan(sites - holders, now_s, number=number, done=holders | self._localized)
@@ -323,7 +324,7 @@ class Job:
         if self._num_gatherings > MAX_GATHERINGS:
             reason = f"{self.phase} abandoned: round {self.round} was gathered {MAX_GATHERINGS} times again"
             return self._end("failed", self._attendance.with_failures(reason))
-        self._left, self._prepared = self._open, {}
+        self._left, self._prepared, self._why_anew = self._open, {}, ""
         self._enter(Phase.GATHERING, self._members() - self._localized, now_s, done=self._localized)
         return [instructions.Prepare(site) for site in sorted(self._connected)]
 

@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 
 from geotrain.program import run_program
 from sim import control
+from sim.cluster import lives
 from sim.cluster.cluster import Cluster
 from sim.cluster.config import ClusterConfig, register
 from sim.cluster.execution.commands import end_overdue_transactions
 from sim.cluster.journal import Journal
-from sim.cluster.listeners import Listeners
+from sim.cluster.listeners import ANYWHERE, Listeners
 from sim.cluster.node import State
 from sim.cluster.sites.faults import NodeFaults
 from sim.cluster.values.refused import Refused
@@ -46,6 +47,7 @@ async def _serve(config: ClusterConfig) -> None:
     orders = Orders({**NodeFaults(cluster, listeners).commands, **links.commands}, cluster.events)
     control_server, control_port = await control.listen(orders, config.host, config.control_port)
     cluster.control_address = f"{config.host}:{control_port}"
+    life_server = await lives.listen(orders, ANYWHERE, config.life_port) if config.life_port else None
     for site in config.client_sites:
         reached = (f"{node.name}={':'.join(map(str, node.addresses[site]))}" for node in cluster.nodes)
         log.info("from site %s: %s", site, " ".join(reached))
@@ -57,6 +59,8 @@ async def _serve(config: ClusterConfig) -> None:
     await stopped.wait()
     housekeeping.cancel()
     control_server.close()
+    if life_server:
+        life_server.close()
     listeners.close_all()
 
 

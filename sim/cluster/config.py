@@ -51,9 +51,12 @@ class ClusterConfig:
     client_sites: for each of these sites every node has a listener of its own, as far away as links say.
     client_addresses: by client site, the address, host:port, where its clients find the first node, and the others at
       the ports after it; listened on at all of this machine's addresses. Else they find them at `host`, on any ports.
+      In the host, {node} is the name of the node.
     links: what lies between the sites, by any name.
     seed: of the jitter.
     control_port: where faults are ordered while the cluster runs; 0 takes any free port.
+    life_port: where others stand for nodes (`python -m sim.node`), which live as long as they do; listened on at all of
+      this machine's addresses; 0 is nowhere.
     nsup_period_s: how often expired records are removed; 0 is never, and then records may not be given a time to live.
     default_ttl_s: the time to live of records whose writer gives none; 0 is for ever.
     default_read_touch_ttl_pct: a read within this last part of a record's time to live begins it anew; 0 is never.
@@ -79,6 +82,7 @@ class ClusterConfig:
     links: dict[str, LinkConfig] = field(default_factory=dict)
     seed: int = 0
     control_port: int = 0
+    life_port: int = 0
     nsup_period_s: int = 0
     default_ttl_s: int = 0
     default_read_touch_ttl_pct: int = 0
@@ -118,8 +122,9 @@ class ClusterConfig:
                 raise ValueError(
                     f"client_addresses must give client_sites an address host:port, got {site}: {address!r}"
                 )
-        if not 0 <= self.control_port <= MAX_PORT:
-            raise ValueError(f"control_port must be between 0 and {MAX_PORT}, got {self.control_port}")
+        for name in ("control_port", "life_port"):
+            if not 0 <= getattr(self, name) <= MAX_PORT:
+                raise ValueError(f"{name} must be between 0 and {MAX_PORT}, got {getattr(self, name)}")
         if self.max_record_bytes < 1:
             raise ValueError(f"max_record_bytes must be positive, got {self.max_record_bytes}")
         if self.nsup_period_s < 0:

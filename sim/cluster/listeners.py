@@ -47,7 +47,8 @@ class Listeners:
         """Where to listen for a site's clients, port 0 being any, and the host at which they are told to find it."""
         told, _, first_port = self._cluster.config.client_addresses.get(site, "").rpartition(":")
         if told:
-            return (ANYWHERE, int(first_port) + self._cluster.nodes.index(node)), told
+            port = int(first_port) + self._cluster.nodes.index(node)
+            return (ANYWHERE, port), told.replace("{node}", node.name)
         _, port = node.addresses.get(site, ("", 0))
         return (node.host, port), node.host
 

@@ -163,15 +163,17 @@ class InOrder(NamedTuple):
 
 def in_order(records: Iterable[Record]) -> InOrder:
     """Some records as scans send them."""
-    kept = sorted((record for record in records if record.row), key=attrgetter("digest"))
-    rows = [record.row for record in kept]
+    kept = sorted(filter(attrgetter("row"), records), key=attrgetter("digest"))
+    if not kept:
+        return InOrder([], [], 0, frozenset(), 0, 0)
+    _, _, _, _, updated_ms, shapes, rows, void_times = zip(*kept, strict=True)  # one walk over records far apart
     return InOrder(
         records=kept,
-        rows=rows,
+        rows=list(rows),
         num_bytes=sum(map(len, rows)),
-        shapes=frozenset(record.shape for record in kept),
-        updated_ms=max((record.last_update_ms for record in kept), default=0),
-        first_void_time=min((record.void_time for record in kept if record.void_time), default=0),
+        shapes=frozenset(shapes),
+        updated_ms=max(updated_ms),
+        first_void_time=min(filter(None, void_times), default=0),
     )
 
 

@@ -65,13 +65,28 @@ def test_the_cluster_and_the_wide_area_are_valid_configurations_of_the_same_regi
             assert (route.site, route.target_site, route.target) == (site, home, config.advertise)
 
 
-def test_only_the_cluster_and_the_wide_area_are_in_more_than_one_region():
-    nodes = {name for name in MULTISITE if re.match("aerospike|community", name)}
-    assert {name for name, service in MULTISITE.items() if len(service["networks"]) > 1} == {"cluster", "wan", *nodes}
+def test_only_the_nodes_and_the_wide_area_are_in_more_than_one_region():
+    nodes = {name for name in MULTISITE if re.match("node|aerospike|community", name)}
+    assert {name for name, service in MULTISITE.items() if len(service["networks"]) > 1} == {"wan", *nodes}
+    assert MULTISITE["cluster"]["networks"] == ["nodes"]
     for name, service in MULTISITE.items():
         region = name.rpartition("-")[2]
         if region in REGIONS and name not in nodes:
             assert service["networks"] == [region]
+
+
+def test_a_container_stands_for_each_node_of_the_simulated_cluster_where_its_clients_are_sent():
+    with initialize_config_dir(str(ROOT / "deploy/multisite"), version_base="1.3"):
+        cluster = to_config(compose("multisite_cluster", overrides=["hydra.searchpath=[pkg://configs]"]))
+    assert set(cluster.nodes) == REGIONS
+    for at, name in enumerate(cluster.nodes):
+        program, of, life, *targets = MULTISITE[f"node-{name}"]["command"]
+        assert (program, of, life) == ("sim.node", f"--name={name}", f"--life=cluster:{cluster.life_port}")
+        found_at = {site: address.replace("{node}", name) for site, address in cluster.client_addresses.items()}
+        assert {host.rpartition(":")[0] for host in found_at.values()} == {f"node-{name}"}
+        assert targets == [f"cluster:{int(address.rpartition(':')[2]) + at}" for address in found_at.values()]
+        agent = configured(MULTISITE[f"agent-{name}"]["command"])
+        assert agent.view.hosts == [f"node-{name}:{int(found_at[name].rpartition(':')[2]) + at}"]
 
 
 def test_nothing_waits_for_what_another_profile_has():
@@ -88,8 +103,8 @@ def test_each_region_finds_a_node_of_aerospike_where_it_finds_the_simulated_one(
     for region in sorted(REGIONS):
         node = MULTISITE[f"{prefix}-{region}"]
         agent = configured(MULTISITE[f"agent-{region}"]["command"])
-        assert node["networks"][region] == {"aliases": ["cluster"]}
-        assert agent.view.hosts == [f"cluster:{node['environment']['PORT']}"]
+        assert node["networks"][region] == {"aliases": [f"node-{region}"]}
+        assert agent.view.hosts == [f"node-{region}:{node['environment']['PORT']}"]
         assert node["environment"]["RACK"] == str(agent.view.rack)
         assert node["profiles"] == [f"aerospike-{edition}"]
 

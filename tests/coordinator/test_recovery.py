@@ -292,8 +292,8 @@ def test_one_restart_of_an_agent_among_kills_of_the_coordinator_costs_at_most_it
         assert max(agent.trainings.values()) == 1
 
 
-def resumed(facts: JobFacts, *prepared: events.SitePrepared) -> tuple[Job, list[Instruction]]:
-    job = Job(RULES, now_s=NOW_S, facts=facts)
+def resumed(facts: JobFacts, *prepared: events.SitePrepared, rules: Rules = RULES) -> tuple[Job, list[Instruction]]:
+    job = Job(rules, now_s=NOW_S, facts=facts)
     asked: list[Instruction] = []
     for event in (*(events.SiteJoined(site.site) for site in prepared), *prepared):
         asked += job.handle(event, now_s=NOW_S)
@@ -456,6 +456,27 @@ def test_who_was_restarted_in_the_last_round_takes_its_cut_before_it_localizes()
     assert job.handle(events.Published(9), now_s=NOW_S) == [instructions.ScanCut(("lga",), 2, 9)]
     decided, localize = report(job, "lga", ZEROS, number=2)
     assert (decided.sites, localize) == (("lga",), instructions.Localize(SITES, 9))
+
+
+def test_another_cut_is_not_compared_with_the_one_before_though_that_was_about_to_be_read_again():
+    job, _ = resumed(
+        LEFT,
+        events.SitePrepared("ewr", Held(1, 7)),
+        events.SitePrepared("jfk"),
+        events.SitePrepared("lga"),
+        rules=replace(RULES, min_sites=3),
+    )
+    assert job.phase is Phase.SCANNING
+    job.handle(events.SiteLeft("lga", "it hung up"), now_s=NOW_S)
+    job.handle(events.SiteJoined("lga"), now_s=NOW_S)
+    job.handle(events.SitePrepared("lga"), now_s=NOW_S)
+    assert job.phase is Phase.GATHERING
+    for site in SITES:
+        asked = job.handle(events.SitePrepared(site), now_s=NOW_S)
+    assert asked == [instructions.ScanCut(SITES, 1, 7, number=2)]
+    for site in SITES:
+        asked = report(job, site, OTHERS)
+    assert asked[1:] == [instructions.Train(SITES, 1, 7)]
 
 
 def test_when_nobody_holds_anything_another_cut_is_decided():

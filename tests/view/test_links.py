@@ -122,6 +122,7 @@ def large_set(secured: Secured) -> str:
     return "large"
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_a_node_that_dies_in_the_middle_is_replaced_by_another(secured, large_set, caplog):
     control = Control(Links(secured.config).ask(secured.config.seeds()[1], ["sim-control"], 20.0)["sim-control"])
     reader = Scan(secured.config, large_set, LARGE, batch_rows=100).reader()
@@ -135,6 +136,7 @@ def test_a_node_that_dies_in_the_middle_is_replaced_by_another(secured, large_se
     assert "not all came from node" in caplog.text
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_a_reader_that_leaves_ends_the_streams(secured, large_set):
     reader = Scan(secured.config, large_set, LARGE, batch_rows=100).reader()
     reader.read_next_batch()
