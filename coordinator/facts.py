@@ -85,13 +85,15 @@ class RoundFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalizedFacts:
-    """A site's own state, and where it was noted that it counts."""
+    """A site's own state, and where it was noted that it counts. alias, gate: as of a round's commit."""
 
     site: str
     committed_s: float
     version: int
     samples: int
     metrics: Mapping[str, float]
+    alias: str = "production"
+    gate: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -93,13 +93,13 @@ class Publisher:
 
     def settle(self, facts: JobFacts) -> None:
         """Keep leaders before this one from publishing, and finish what they began behind a commit."""
-        scopes = {GLOBAL: facts.version} | {site_scope(site): past.version for site, past in facts.localized.items()}
+        scopes: dict[str, CommitFacts | LocalizedFacts | None] = {GLOBAL: facts.newest}
+        scopes |= {site_scope(site): own for site, own in facts.localized.items()}
         if max((past.round for past in facts.committed), default=0) == self._config.rounds:
-            scopes |= {site_scope(site): 0 for site in self._config.sites if site not in facts.localized}
-        for scope, version in scopes.items():
-            if version:
-                commit = facts.newest if scope == GLOBAL else None
-                self._move_alias(scope, version, commit)
+            scopes |= {site_scope(site): None for site in self._config.sites if site not in facts.localized}
+        for scope, committed in scopes.items():
+            if committed:
+                self._move_alias(scope, committed)
             else:
                 fence(self._view, self._config.task.name, scope, epoch=self._ledger.epoch)
 
@@ -141,7 +141,8 @@ class Publisher:
         self.model = _own(model.state_dict())
         self._metadata = {"encoding": encoding.to_json(), "task": self._config.task.to_json()}
         self._outer = OuterStep(self._config.strategy.outer, self.model)
-        lineage = {"round": 0} | self._decided({}, {})
+        self.decision = self._decide(GLOBAL, {}, {})
+        lineage = {"round": 0, **self._noted(self.decision)}
         return self._write(GLOBAL, self.model.items(), lineage, self._outer.state())
 
     def reduce(self, number: int, updates: Sequence[UpdateArrived]) -> int:
@@ -149,7 +150,8 @@ class Publisher:
         assert self._outer is not None
         weight = weights(updates, number, self._config.strategy.staleness_discount)
         measured = metrics(updates)
-        lineage = {"round": number, "weights": weight, "metrics": measured, **self._decided(measured, weight)}
+        self.decision = self._decide(GLOBAL, measured, weight)
+        lineage = {"round": number, "weights": weight, "metrics": measured, **self._noted(self.decision)}
         lineage |= self._earlier(updates, number)
         try:
             with ExitStack() as files:
@@ -187,7 +189,7 @@ class Publisher:
         """From here on the round is committed, and its state the newest."""
         assert facts.commit is not None
         self._ledger.round(facts)
-        self._move_alias(GLOBAL, facts.commit.version, facts.commit)
+        self._move_alias(GLOBAL, facts.commit)
 
     def localized(self, update: UpdateArrived, base_version: int) -> LocalizedFacts:
         """Publish a site's own state. What the site did not adapt is the global model's, and stored once.
@@ -196,6 +198,7 @@ class Publisher:
         """
         scope = site_scope(update.site)
         measured = dict(update.metrics)
+        decision = self._decide(scope, {update.site: measured}, {update.site: 1.0})
         try:
             _check_spooled(update)
         except (UpdateRefused, OSError) as error:
@@ -203,12 +206,18 @@ class Publisher:
         with TensorFile(update.path) as file:
             tensors = ((name, file.tensor(name) if name in file.entries else kept) for name, kept in self.model.items())
             lineage = {"base_version": base_version, "metrics": measured, **self._earlier([update], 0)}
-            version = self._write(scope, tensors, lineage, ())
+            version = self._write(scope, tensors, lineage | self._noted(decision), ())
         facts = LocalizedFacts(
-            site=update.site, committed_s=time.time(), version=version, samples=update.samples, metrics=measured
+            site=update.site,
+            committed_s=time.time(),
+            version=version,
+            samples=update.samples,
+            metrics=measured,
+            alias=decision.alias,
+            gate=decision.reason,
         )
         self._ledger.localized(facts)
-        self._move_alias(scope, version)
+        self._move_alias(scope, facts)
         return facts
 
     def _earlier(self, updates: Sequence[UpdateArrived], number: int) -> dict[str, object]:
@@ -253,29 +262,32 @@ class Publisher:
         self.state_bytes += written.bytes_written
         return written.version
 
-    def _decided(self, measured: Measured, weight: Mapping[str, float]) -> dict[str, object]:
-        """Decide which alias is to point to a state that measures so. Returns what its lineage says of it."""
+    def _decide(self, scope: str, measured: Measured, weight: Mapping[str, float]) -> Decision:
+        """Decide which alias is to point to a state of the scope that measures so."""
         gate = self._config.gate
         if gate is None:
-            return {}
+            return Decision("production", "")
         try:
-            head = read_head(self._view, self._config.task.name, GLOBAL)
-            production = read_manifest(self._view, head.model, GLOBAL, head.aliases.get("production", 0))
-            current: Measured | None = production.lineage.get("metrics", {})
+            head = read_head(self._view, self._config.task.name, scope)
+            production = read_manifest(self._view, head.model, scope, head.aliases.get("production", 0))
         except UnknownState:
-            current = None
-        self.decision = decide(gate, measured, current, weight)
-        return {"gate": {"alias": self.decision.alias, "reason": self.decision.reason}}
+            return decide(gate, measured, None, weight)
+        current = production.lineage.get("metrics", {})
+        # A site's own state says what that one site has measured.
+        return decide(gate, measured, current if scope == GLOBAL else dict.fromkeys(measured, current), weight)
 
-    def _move_alias(self, scope: str, version: int, commit: CommitFacts | None = None) -> None:
-        alias, why = (commit.alias, commit.gate) if commit else ("production", "")
+    def _noted(self, decision: Decision) -> dict[str, object]:
+        """What a state's lineage says of the decision on it."""
+        return {"gate": {"alias": decision.alias, "reason": decision.reason}} if self._config.gate else {}
+
+    def _move_alias(self, scope: str, committed: CommitFacts | LocalizedFacts) -> None:
         move_alias(
             self._view,
             self._config.task.name,
             scope,
-            version,
-            alias=alias,
+            committed.version,
+            alias=committed.alias,
             epoch=self._ledger.epoch,
             who=f"job {self._job}",
-            why=why,
+            why=committed.gate,
         )

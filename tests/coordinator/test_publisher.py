@@ -12,7 +12,7 @@ import xxhash
 
 from coordinator.config import JobConfig
 from coordinator.events import UpdateArrived
-from coordinator.facts import CommitFacts, JobFacts, RoundFacts
+from coordinator.facts import CommitFacts, JobFacts, LocalizedFacts, RoundFacts
 from coordinator.publisher import Publisher, SpoolLost
 from geotrain.program import config_from_json
 from geotrain.states.aliases import read_head
@@ -48,7 +48,7 @@ class World:
         self.commit(0, self.first)
 
     def new_publisher(self) -> Publisher:
-        ledger = SimpleNamespace(epoch=1, round=lambda facts: None)
+        ledger = SimpleNamespace(epoch=1, round=lambda facts: None, localized=lambda facts: None)
         publisher = Publisher("j", self.config, view=self.view, ledger=ledger, allowed=["geotrain.*", "torch.*"])  # type: ignore[arg-type]
         publisher.restore(JobFacts())
         return publisher
@@ -171,3 +171,27 @@ def test_a_leader_that_takes_over_points_the_alias_that_the_ledger_names(world):
     successor.settle(world.facts)
     assert ModelLookup(world.view, world.model).latest().manifest.version == first
     assert ModelLookup(world.view, world.model, alias="candidate").latest().manifest.version == version
+
+
+def test_a_gate_judges_a_sites_own_states_by_what_that_site_has_measured(world, monkeypatch):
+    with_gate(world, min_gain=0.01)
+    lookup = ModelLookup(world.view, world.model, "site/ewr")
+
+    def own_state(value: float, loss: float) -> LocalizedFacts:
+        update = replace(world.arrived("ewr", value, 10), metrics={"loss": loss})
+        return world.publisher.localized(update, world.first)
+
+    first = own_state(1.0, 0.5)
+    assert (first.alias, first.gate) == ("production", "it is the first")
+    second = own_state(2.0, 0.495)
+    assert (second.alias, "min_gain is 0.01" in second.gate) == ("candidate", True)
+    assert lookup.latest().manifest.version == first.version
+    third = own_state(3.0, 0.4)
+    assert lookup.latest().manifest.version == third.version
+    assert lookup.latest().manifest.lineage["gate"]["reason"] == third.gate
+    monkeypatch.setattr(world.publisher, "_move_alias", lambda *_: None)  # it is stopped before
+    fourth = own_state(4.0, 0.395)
+    world.new_publisher().settle(replace(world.facts, localized={"ewr": fourth}))
+    head = read_head(world.view, world.model, "site/ewr")
+    assert head.aliases == {"production": third.version, "candidate": fourth.version}
+    assert head.history[-1]["why"] == fourth.gate
