@@ -10,14 +10,26 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # Made by scripts/base_image.sh, where no registry can be reached.
 BASE_IMAGE = "localhost/python:3.11-bookworm"
+CALL_DEADLINE_S = 60.0
+# Building, stopping everything.
+COMPOSE_DEADLINE_S = 900.0
 
 
 class NoEngine(Exception):
     """Containers can't be run here: why not."""
 
 
+def _call(*command: str, deadline_s: float = CALL_DEADLINE_S, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What a command leaves; an engine that hangs is one that failed."""
+    environment = {**os.environ, **variables}
+    try:
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=deadline_s)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no end within {deadline_s:g} s")
+
+
 def _succeeds(*command: str) -> bool:
-    return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True).returncode == 0
+    return bool(shutil.which(command[0])) and _call(*command).returncode == 0
 
 
 class Containers:
@@ -54,7 +66,7 @@ class Containers:
 
     def compose(self, *arguments: str, **variables: str) -> None:
         command = [*self._compose, *arguments]
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True)
+        done = _call(*command, deadline_s=COMPOSE_DEADLINE_S, **variables)
         if done.returncode != 0:  # podman-compose 1.0 leaves with 0 whatever happens: `id` notices
             raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
 
@@ -67,7 +79,7 @@ class Containers:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the engine itself."""
-        return subprocess.run([self.engine, *arguments], capture_output=True, text=True)
+        return _call(self.engine, *arguments)
 
     def id(self, service: str) -> str:
         """Of a service's container."""
