@@ -59,7 +59,7 @@ async def follow(
 
     Raises GeotrainError when the leader does not know the job, or none answers for too long.
     """
-    seen: set[tuple[str, float | str]] = set()
+    seen: set[tuple[str, int | str | bytes]] = set()
     last_s = 0.0
     leader, delays_s, away_since_s = Leader(addresses), retry_delays_s(), time.monotonic()
     while True:
@@ -102,11 +102,11 @@ async def _events(call: grpc.aio.UnaryStreamCall) -> AsyncIterator[pb.JobEvent]:
             yield event
 
 
-def subject(event: pb.JobEvent) -> tuple[str, float | str] | None:
+def subject(event: pb.JobEvent) -> tuple[str, int | str | bytes] | None:
     """What an event is about, where a job has only one such event; None for a site's progress."""
     match event.WhichOneof("body"):
         case "cut":
-            return "cut", event.time_s  # a round's cut may be replaced by another
+            return "cut", event.cut.SerializeToString(deterministic=True)  # it may be replaced by another
         case "round":
             return "round", event.round.round
         case "localized":

@@ -138,7 +138,7 @@ def test_who_follows_is_told_a_cut_once_and_the_one_that_replaces_it():
     async def scene() -> None:
         leader = Coordinator(leads)
         async with answering(leader):
-            leader.tells = [cut(0.25, 100), cut(0.25, 100), cut(0.5, 90)]
+            leader.tells = [cut(0.25, 100), cut(0.5, 100), cut(0.75, 90)]
             told = [event async for event in follow([leader.address], "job-1")]
         assert [event.cut.rows for event in told if event.HasField("cut")] == [100, 90]
 

@@ -250,7 +250,7 @@ def test_who_serves_loads_no_ray_spark_polars_or_arrow_and_no_compiler(
 import datetime, sys
 from geotrain.serving.predictor import Predictor
 from geotrain.states.watch import ModelWatcher
-from geotrain.view.config import ViewConfig
+from geotrain.view.config import ViewConfig, ViewTlsConfig
 with ModelWatcher({view_config(cluster)!r}, {task.name!r}) as watcher:
     print(Predictor(watcher, live=["alarms"]).predict({row!r}))
 heavy = ("ray", "pyspark", "polars", "pyarrow", "pandas", "numba", "torch._dynamo", "torch._inductor")
