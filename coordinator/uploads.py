@@ -20,7 +20,7 @@ from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc.parts import Chunk, ChunkPart
 from geotrain.rpc.tls import Peer, site_name
-from geotrain.updates.chunks import DiskFull, Spool, spool_name
+from geotrain.updates.chunks import NUM_CHECKSUM_BYTES, DiskFull, Spool, spool_name
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ MAX_CHECKS = 2
 
 # Written, and acknowledged, at once.
 BATCH_BYTES = 1 << 20
-CHECKSUM_BYTES = 16
 
 
 class Damaged(GeotrainError):
@@ -199,7 +198,7 @@ def _check_header(header: pb.UpdateHeader) -> None:
         raise UpdateRefused("the update was trained on no samples", "Check the site's rows and the task's split.")
     if (header.kind == pb.UpdateHeader.LOCALIZED) != (header.round == 0):
         raise UpdateRefused("the update's kind does not fit its round: 0 is for localized states only")
-    if len(header.xxh3) != CHECKSUM_BYTES:
+    if len(header.xxh3) != NUM_CHECKSUM_BYTES:
         raise UpdateRefused("the update's checksum is not one of XXH3 in 128 bits")
     if not math.isfinite(header.metrics.get("loss", math.nan)):
         raise UpdateRefused("the update's metrics lack a finite loss")

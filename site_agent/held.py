@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError
 
 from geotrain.errors import GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
-from geotrain.updates.chunks import disk_full, reserve
-from geotrain.updates.codec import BLOCK_BYTES, Layout, write_tensors
+from geotrain.updates.chunks import checksum, disk_full, reserve
+from geotrain.updates.codec import Layout, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -133,12 +133,8 @@ def _open(part: Path) -> IO[bytes]:
 
 def is_whole(update: Update) -> bool:
     """Whether the file still holds what its header says."""
-    digest, left = xxhash.xxh3_128(), int(update.header.num_bytes)
     with update.path.open("rb", buffering=0) as file:
-        while left and (data := file.read(min(left, BLOCK_BYTES))):
-            digest.update(data)
-            left -= len(data)
-    return left == 0 and digest.digest() == update.header.xxh3
+        return checksum(file, update.header.num_bytes) == update.header.xxh3
 
 
 def _read_header(path: Path) -> pb.UpdateHeader | None:

@@ -11,6 +11,7 @@ import xxhash
 from geotrain.errors import GeotrainError, UpdateRefused
 
 READ_BYTES = 1 << 20
+NUM_CHECKSUM_BYTES = 16
 # Of a file that is not whole, that is, and that was given back.
 PART, WHOLE, FREE = ".part", ".safetensors", ".free"
 SPOOLED = re.compile(r".+-\d+-[0-9a-f]{16}\.(part|safetensors|free)")
@@ -139,10 +140,15 @@ class Spool:
 
 def is_intact(path: Path) -> bool:
     """Whether a finished spool file is still as it came."""
-    found = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        left = os.fstat(file.fileno()).st_size - found.digest_size
-        while left > 0 and (data := file.read(min(left, READ_BYTES))):
-            found.update(data)
-            left -= len(data)
-        return left == 0 and file.read(found.digest_size) == found.digest()
+        num_bytes = os.fstat(file.fileno()).st_size - NUM_CHECKSUM_BYTES
+        return num_bytes >= 0 and checksum(file, num_bytes) == file.read(NUM_CHECKSUM_BYTES)
+
+
+def checksum(file: IO[bytes], num_bytes: int) -> bytes | None:
+    """The checksum of the next bytes of a file; none where there are not so many."""
+    found, left = xxhash.xxh3_128(), num_bytes
+    while left and (data := file.read(min(left, READ_BYTES))):
+        found.update(data)
+        left -= len(data)
+    return None if left else found.digest()

@@ -62,7 +62,7 @@ def test_a_number_that_never_ends_is_refused_at_once():
 
 
 class Service(rpc.CoordinatorServicer):
-    async def Upload(self, parts: AsyncIterator[object], context: grpc.aio.ServicerContext) -> AsyncIterator[object]:  # noqa: N802
+    async def Upload(self, parts: AsyncIterator[object], context: grpc.aio.ServicerContext) -> AsyncIterator[object]:  # noqa: N802 - gRPC's name
         self.took = [part async for part in parts]
         yield pb.UploadAnswer(receipt=pb.UploadReceipt(accepted=True))
 

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from geotrain.dtypes import DTYPES
 from geotrain.errors import UpdateRefused
 from geotrain.updates.checks import check
-from geotrain.updates.chunks import DiskFull, Spool, give_back, is_intact
+from geotrain.updates.chunks import NUM_CHECKSUM_BYTES, DiskFull, Spool, give_back, is_intact
 from geotrain.updates.codec import Layout, TensorFile
 from tests.updates.files import encoded, tensor_file
 
-NUM_CHECKSUM_BYTES = 16
 MODEL = {"body.weight": torch.zeros(4, 3), "head.bias": torch.zeros(1)}
 
 TENSORS = st.dictionaries(
