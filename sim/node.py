@@ -17,6 +17,7 @@ log = logging.getLogger("sim.node")
 ANYWHERE = "0.0.0.0"
 CLIENTS = "clients"
 AGAIN_S = 1.0
+ANSWER_DEADLINE_S = 10.0
 
 Address = tuple[str, int]
 
@@ -28,9 +29,11 @@ async def stand_for(name: str, life: Address, targets: list[Address]) -> None:
         await proxy.listen(network, CLIENTS, name, (ANYWHERE, port), (host, port))
     while True:
         try:
-            reader, writer = await asyncio.open_connection(*life)
-            writer.write(f"{name}\n".encode())
-            if await reader.readline() == LIVES:
+            async with asyncio.timeout(ANSWER_DEADLINE_S):
+                reader, writer = await asyncio.open_connection(*life)
+                writer.write(f"{name}\n".encode())
+                answer = await reader.readline()
+            if answer == LIVES:
                 log.info("node %s lives", name)
                 while not reader.at_eof():
                     writer.write(b".")
@@ -39,7 +42,7 @@ async def stand_for(name: str, life: Address, targets: list[Address]) -> None:
             log.warning("%s:%d has hung up on node %s", *life, name)
             writer.close()
         except OSError as error:
-            log.warning("%s:%d can't be reached: %s", *life, error)
+            log.warning("%s:%d can't be reached: %s", *life, str(error) or "no answer")
         await asyncio.sleep(AGAIN_S)
 
 

@@ -56,7 +56,7 @@ class Links:
         """Returns a connection that may be used at once; TLS and login are part of the time. Raises OSError."""
         host, port, name = address
         end_s = time.monotonic() + timeout_s
-        connection = socket.create_connection((host, port), timeout_s)
+        connection = _connected(host, port, end_s)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with _explained(name or host):
@@ -113,6 +113,19 @@ def _context(config: ViewTlsConfig) -> ssl.SSLContext:
     if config.cert:
         certificates.show(context, "view.tls.cert", config.cert, "view.tls.key", config.key)
     return context
+
+
+def _connected(host: str, port: int, end_s: float) -> socket.socket:
+    """A connection to the first of the host's addresses that takes one. Raises OSError."""
+    failed: OSError = TimeoutError("timed out")
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if time.monotonic() >= end_s:
+            break
+        try:
+            return socket.create_connection(address[:2], _left_s(end_s))
+        except OSError as error:
+            failed = error
+    raise failed
 
 
 def _secured(tls: ssl.SSLContext, connection: socket.socket, name: str, end_s: float) -> socket.socket:

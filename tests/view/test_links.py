@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -225,6 +226,23 @@ def test_a_node_that_falls_silent_before_it_can_be_used_is_given_up(secured, way
         tls = secured.config.tls if has_tls else ViewTlsConfig()
         with pytest.raises(ViewError, match=r"no cluster answers .*within 0\.2 s"):
             way_in(replace(secured.config, hosts=[host], tls=tls, connect_timeout_s=0.2))
+
+
+def test_a_host_of_several_addresses_gets_no_more_time_for_them(monkeypatch):
+    given, now_s = [], [0.0]
+
+    def connect(address, timeout_s):
+        given.append((address, timeout_s))
+        now_s[0] += 3
+        raise TimeoutError
+
+    addresses = [("192.0.2.1", 3000), ("192.0.2.2", 3000), ("192.0.2.3", 3000)]
+    monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", address) for address in addresses])
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(TimeoutError):
+        Links(ViewConfig(hosts=["as.example:3000"])).open(("as.example", 3000, ""), 4.0)
+    assert given == [(addresses[0], 4.0), (addresses[1], 1.0)]
 
 
 @pytest.mark.parametrize("field", ["ca", "cert", "key"])
