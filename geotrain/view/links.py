@@ -122,7 +122,7 @@ def _connected(host: str, port: int, end_s: float) -> socket.socket:
         if time.monotonic() >= end_s:
             break
         try:
-            return socket.create_connection(address[:2], _left_s(end_s))
+            return socket.create_connection((str(address[0]), port), _left_s(end_s))
         except OSError as error:
             failed = error
     raise failed
