@@ -6,6 +6,7 @@ Carries what is sent to the node, and its end is the node's. Knows no message, a
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 
 from sim.cluster.lives import BEAT_S, LIVES
@@ -26,7 +27,9 @@ async def stand_for(name: str, life: Address, targets: list[Address]) -> None:
     """Carry connections at each target's port, and keep the node alive, until cancelled. Raises OSError."""
     network = Network((), seed=0)
     for host, port in targets:
-        await proxy.listen(network, CLIENTS, name, (ANYWHERE, port), (host, port))
+        # Once: while containers come and go, an engine may not answer for their names.
+        [(*_, (address, *_)), *_] = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        await proxy.listen(network, CLIENTS, name, (ANYWHERE, port), (str(address), port))
     while True:
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
@@ -63,7 +66,7 @@ def main() -> None:
     try:
         asyncio.run(stand_for(given.name, given.life, given.targets))
     except OSError as error:
-        sys.exit(f"error: node {given.name} can't listen: {error}")
+        sys.exit(f"error: node {given.name}: {error}")
 
 
 if __name__ == "__main__":
