@@ -1,8 +1,9 @@
 """Why sites are not in a round, and how long its phases took: what is told of a job. Pure; decides nothing."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Set
 from itertools import pairwise
 
+from coordinator.rollcall import RollCall
 from coordinator.rules import Phase
 
 
@@ -43,14 +44,40 @@ class Attendance:
         """What is counted from here on is the next round's."""
         self._entered.clear()
 
-    def why_absent(self, site: str, *, is_expected: bool, is_prepared: bool) -> str:
+    def absent(self, sites: Iterable[str], roll: RollCall, prepared: Container[str]) -> dict[str, str]:
+        """Returns why each of the sites is not in the round. prepared: who is here and can run the job."""
+        return {site: self._why_absent(site, roll, prepared) for site in sorted(sites)}
+
+    def standing(
+        self, sites: Iterable[str], roll: RollCall, connected: Container[str], prepared: Container[str]
+    ) -> dict[str, tuple[str, str]]:
+        """Returns where each of the sites stands in a phase, and why.
+
+        `reported`, `asked`, `away` and may come back, `back` from there and not in the phase yet, or `out` of it.
+        """
+        return {site: self._stands(site, roll, connected, prepared) for site in sites}
+
+    def _why_absent(self, site: str, roll: RollCall, prepared: Container[str]) -> str:
         if site in self._absent:
             return self._absent[site]
-        if is_expected:
+        if site in roll.expected:
             return "it had sent nothing when the round closed"
-        if not is_prepared:
+        if site not in prepared:
             return self.waiting.get(site) or self.failures.get(site, "it was not connected")
         return "it came after the round had begun"
+
+    def _stands(
+        self, site: str, roll: RollCall, connected: Container[str], prepared: Container[str]
+    ) -> tuple[str, str]:
+        if site in roll.answered:
+            return "reported", ""
+        if site not in roll.expected | roll.away:
+            return "out", self._why_absent(site, roll, prepared)
+        if site not in connected:
+            return "away", self.failures.get(site, "it is not connected")
+        if site in roll.returning or site not in roll.expected:
+            return "back", "it is back, and is asked what it still has of the round"
+        return "asked", self.waiting.get(site, "")
 
     def seconds_by_phase(self, now_s: float) -> dict[str, float]:
         """Since the last commit, or since this coordinator took the job."""

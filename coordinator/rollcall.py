@@ -51,10 +51,12 @@ class RollCall:
         self.returning.discard(site)
         return was_in
 
-    def lose(self, site: str, *, given_up: bool) -> None:
-        """A site hung up, or failed. given_up: it is not waited for any more."""
+    def lose(self, site: str, *, given_up: bool, may_return: bool = False) -> None:
+        """A site hung up or failed. given_up: it is waited for no more; may_return: if it was, it may come back."""
         self.away.discard(site)
         self.returning.discard(site)
+        if may_return and site in self.expected:
+            self.away.add(site)
         if given_up:
             self.expected.discard(site)
 

@@ -154,14 +154,16 @@ def test_after_a_restart_a_site_is_asked_for_the_late_update_it_holds_unless_it_
     st.lists(st.tuples(st.sampled_from(SITES), st.integers(1, 6)), max_size=30), st.integers(0, 3), st.integers(1, 6)
 )
 def test_whatever_arrives_when_no_update_is_counted_twice(arrivals, max_staleness, rounds):
-    taken, counted = Taken(max_staleness, ()), []
+    rules = replace(FOR_LATE, rounds=rounds + 1, max_staleness=max_staleness)
+    taken, counted = Taken(rules, JobFacts()), []
     per_round = len(arrivals) // rounds + 1
     for number in range(1, rounds + 1):
         updates = {}
         for site, trained in arrivals[(number - 1) * per_round : number * per_round]:
             if not taken.refusal(site, trained, number):
                 updates[site] = arrived(site, trained)
-        taken.commit(list(updates.values()), number)
-        counted += [(update.site, update.round) for update in updates.values()]
-        assert all(number - max_staleness <= update.round <= number for update in updates.values())
+        made_of, left_out = taken.close(updates, number)
+        assert (list(made_of), left_out) == ([updates[site] for site in sorted(updates)], [])
+        counted += [(update.site, update.round) for update in made_of]
+        assert all(number - max_staleness <= update.round <= number for update in made_of)
     assert len(set(counted)) == len(counted)

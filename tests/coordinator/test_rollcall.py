@@ -38,8 +38,7 @@ def test_grace_runs_from_when_enough_have_answered_and_anew_where_one_of_them_is
 
 
 def test_who_is_back_is_waited_for_and_is_in_the_phase_only_once_it_has_answered(roll):
-    roll.lose("jfk", given_up=True)
-    roll.away.add("jfk")
+    roll.lose("jfk", given_up=True, may_return=True)
     roll.rejoin("jfk")
     assert roll.expected == {"ewr", "jfk"}
     assert not roll.settle("jfk")
@@ -53,6 +52,12 @@ def test_who_failed_after_it_was_back_is_not_waited_for(roll):
     roll.rejoin("jfk")
     roll.lose("jfk", given_up=True)
     assert (roll.expected, roll.away, roll.returning) == ({"ewr"}, set(), set())
+
+
+def test_who_was_not_waited_for_any_more_may_not_come_back(roll):
+    roll.lose("jfk", given_up=True)
+    roll.lose("jfk", given_up=True, may_return=True)
+    assert roll.away == set()
 
 
 def test_a_new_phase_begins_without_answers_and_keeps_who_is_away(roll):
