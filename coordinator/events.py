@@ -48,11 +48,15 @@ class SiteWaits:
 
 @dataclass(frozen=True, slots=True)
 class SiteFailed:
-    """The site can't do what it was asked, and says why. round: 0 while localizing, None where it can't run the job."""
+    """The site can't do what it was asked, and says why. round: 0 while localizing, None where it can't run the job.
+
+    is_final: asked again, it would do the same.
+    """
 
     site: str
     reason: str
     round: int | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class Job:
             case events.SiteFailed(site, reason, number) if number is None or self._concerns_now(number):
                 # It may answer the next round's cut again, unless it never accepted the task.
                 self._lose(site, reason)
+                if number is not None and not event.is_final and self._needs(site):
+                    return self._gather_again(now_s)
             case events.SitePrepared(site) if site in self._connected:
                 self._cut.prepared[site] = event
                 self._roll.away.discard(site)
@@ -142,20 +144,27 @@ class Job:
             return []
         if self.phase not in (Phase.TRAINING, Phase.LOCALIZING) or not self._cut.can_answer(site, self._wanted):
             self._roll.expected.discard(site)
-            too_few = len(self._roll.hopeful) < self.rules.min_sites
-            return self._gather_again(now_s) if too_few and site in self._members() else []
+            return self._gather_again(now_s) if self._needs(site) else []
         self._roll.expected.add(site)
         self._attendance.readmitted(site)
         return [self._work_of(site)]
 
+    def _needs(self, site: str) -> bool:
+        """Whether the open round can't be closed without the site, which has lost its part in it."""
+        return len(self._roll.hopeful) < self.rules.min_sites and site in self._members()
+
     def _gather_again(self, now_s: float) -> list[Instruction]:
-        """Go on in the open round as if its coordinator had been lost: it needs a site that has lost its part in it."""
+        """Go on in the open round as if its coordinator had been lost, with the sites that are here if they are enough:
+        it needs one that has lost its part in it."""
         self._num_gatherings += 1
         if self._num_gatherings > MAX_GATHERINGS:
             reason = f"{self.phase} abandoned: round {self.round} was gathered {MAX_GATHERINGS} times again"
             return self._end("failed", self._attendance.with_failures(reason))
         self._cut.leave()
-        self._enter(Phase.GATHERING, self._members() - self._taken.localized, now_s, done=self._taken.localized)
+        members, done = self._members() - self._taken.localized, self._taken.localized
+        here = members & self._connected
+        enough = len(here | done) >= self.rules.min_sites
+        self._enter(Phase.GATHERING, here if enough else members, now_s, done=done)
         return [instructions.Prepare(site) for site in sorted(self._connected)]
 
     def _report(self, phase: Phase, site: str, event: Event) -> None:

@@ -34,6 +34,7 @@ from geotrain.updates.checks import check
 from geotrain.updates.chunks import is_intact
 from geotrain.updates.codec import TensorFile
 from geotrain.view.connect import View
+from geotrain.view.keyed import Record
 
 GLOBAL = "global"
 # That take the mean of updates, and look whether these are as they came.
@@ -90,6 +91,8 @@ class Publisher:
         self._cut: dict[str, str] = {}
         self._cut_number = 1
         self._config_sha256 = ""
+        # By scope, as it was when the state was written whose alias is moved next.
+        self._heads: dict[str, Record | None] = {}
 
     def settle(self, facts: JobFacts) -> None:
         """Keep leaders before this one from publishing, and finish what they began behind a commit."""
@@ -260,6 +263,7 @@ class Publisher:
             epoch=self._ledger.epoch,
         )
         self.state_bytes += written.bytes_written
+        self._heads[scope] = written.head
         return written.version
 
     def _decide(self, scope: str, measured: Measured, weight: Mapping[str, float]) -> Decision:
@@ -290,4 +294,5 @@ class Publisher:
             epoch=self._ledger.epoch,
             who=f"job {self._job}",
             why=committed.gate,
+            seen=self._heads.pop(scope, None),
         )

@@ -78,6 +78,8 @@ class JobRunner:
 
     def offer(self, event: Event) -> None:
         """Take an event for the job. Dropped, and said so, when the job is hopelessly behind."""
+        if isinstance(event, events.SiteLeft):  # who comes back says what it does then
+            self.progress.pop(event.site, None)
         try:
             self._events.put_nowait(event)
         except asyncio.QueueFull:

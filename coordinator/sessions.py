@@ -183,6 +183,6 @@ class Sessions:
             event = to_event(site, kind, body, runner.config.task)
         except (ValueError, KeyError, TypeError) as error:
             reason = f"its {kind} can't be read: {error}"
-            event = events.SiteFailed(site, reason, getattr(body, "round", None))
+            event = events.SiteFailed(site, reason, getattr(body, "round", None), is_final=True)
         if event is not None:
             runner.offer(event)

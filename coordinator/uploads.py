@@ -106,7 +106,8 @@ class Uploads:
         except UpdateRefused as refused:
             self._drop((header.job, header.site))
             logger.warning("update of %s for round %d refused: %s", header.site, header.round, refused)
-            runner.offer(events.SiteFailed(header.site, f"update refused: {refused.what}", header.round))
+            reason = f"update refused: {refused.what}"
+            runner.offer(events.SiteFailed(header.site, reason, header.round, is_final=True))
             yield _receipt(str(refused))
         else:
             update = header.site, header.round, header.samples, dict(header.metrics), path, header.cut_number or 1

@@ -14,7 +14,9 @@ COORDINATORS = ("coordinator-ewr", "coordinator-jfk")
 NETWORKS = (*SITES, "nodes")
 NODES = tuple(f"node-{site}" for site in SITES)
 AGENTS = tuple(f"agent-{site}" for site in SITES)
-POLL_S = 1.0
+# Each look is a process of its own, on the cores of those it looks at.
+POLL_S = 2.0
+LINES_SHOWN = 60
 IMAGE = "localhost/geotrain"
 
 
@@ -65,6 +67,11 @@ class Regions:
         self.containers.down("-v")
         if self.containers.is_podman:
             self.containers.run("network", "rm", *(f"{self.containers.project}_{name}" for name in NETWORKS))
+
+    def show_logs(self) -> None:
+        """What the daemons have said last, before they are taken down."""
+        for service in (*COORDINATORS, *AGENTS, "cluster", "wan"):
+            print(f"--- {service}", *self.containers.logs(service).splitlines()[-LINES_SHOWN:], sep="\n", flush=True)
 
     def wait_done(self, *services: str, deadline_s: float) -> None:
         for service in services:

@@ -11,6 +11,8 @@ from geotrain.view.config import ViewConfig
 from sim.flights import SITES
 
 MAX_DAYS_A_MONTH = 31
+# Agents come up while a simulated cluster, on the same cores, takes in the data.
+CONNECT_TIMEOUT_S = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +68,8 @@ class SimConfig(JobConfig):
 
     def view_of(self, site: str, hosts: list[str]) -> ViewConfig:
         """How a site reaches the view."""
-        return replace(self.view, hosts=hosts, rack=self.cluster.racks[site])
+        timeout_s = max(self.view.connect_timeout_s, CONNECT_TIMEOUT_S if self.cluster.simulated else 0.0)
+        return replace(self.view, hosts=hosts, rack=self.cluster.racks[site], connect_timeout_s=timeout_s)
 
     def launch(self, coordinator: str) -> LaunchConfig:
         """The job by itself, for the coordinator at this address."""

@@ -6,6 +6,7 @@ Carries what is sent to the node, and its end is the node's. Knows no message, a
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 
 from sim.cluster.lives import BEAT_S, LIVES
@@ -17,6 +18,7 @@ log = logging.getLogger("sim.node")
 ANYWHERE = "0.0.0.0"
 CLIENTS = "clients"
 AGAIN_S = 1.0
+ANSWER_DEADLINE_S = 10.0
 
 Address = tuple[str, int]
 
@@ -25,12 +27,16 @@ async def stand_for(name: str, life: Address, targets: list[Address]) -> None:
     """Carry connections at each target's port, and keep the node alive, until cancelled. Raises OSError."""
     network = Network((), seed=0)
     for host, port in targets:
-        await proxy.listen(network, CLIENTS, name, (ANYWHERE, port), (host, port))
+        # Once: while containers come and go, an engine may not answer for their names.
+        [(*_, (address, *_)), *_] = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        await proxy.listen(network, CLIENTS, name, (ANYWHERE, port), (str(address), port))
     while True:
         try:
-            reader, writer = await asyncio.open_connection(*life)
-            writer.write(f"{name}\n".encode())
-            if await reader.readline() == LIVES:
+            async with asyncio.timeout(ANSWER_DEADLINE_S):
+                reader, writer = await asyncio.open_connection(*life)
+                writer.write(f"{name}\n".encode())
+                answer = await reader.readline()
+            if answer == LIVES:
                 log.info("node %s lives", name)
                 while not reader.at_eof():
                     writer.write(b".")
@@ -39,7 +45,7 @@ async def stand_for(name: str, life: Address, targets: list[Address]) -> None:
             log.warning("%s:%d has hung up on node %s", *life, name)
             writer.close()
         except OSError as error:
-            log.warning("%s:%d can't be reached: %s", *life, error)
+            log.warning("%s:%d can't be reached: %s", *life, str(error) or "no answer")
         await asyncio.sleep(AGAIN_S)
 
 
@@ -60,7 +66,7 @@ def main() -> None:
     try:
         asyncio.run(stand_for(given.name, given.life, given.targets))
     except OSError as error:
-        sys.exit(f"error: node {given.name} can't listen: {error}")
+        sys.exit(f"error: node {given.name}: {error}")
 
 
 if __name__ == "__main__":

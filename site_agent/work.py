@@ -5,6 +5,8 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geotrain.errors import GeotrainError
+from geotrain.errors import GeotrainError, ViewError
 from geotrain.program import config_from_json
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.states.lookup import ModelLookup, State
@@ -64,6 +66,8 @@ class JobWork:
         self._joined_cut_id: bytes = b""
         self._encoding_json = ""
         self._base_state: State | None = None
+        self._reading = ThreadPoolExecutor(1)
+        self._read_ahead: tuple[int, Future[State]] | None = None
         self._held = held
         self._cut_round = 0
         self._cut_number = 0
@@ -80,6 +84,7 @@ class JobWork:
     def end(self) -> None:
         """Let go of everything but the update, also while a message is being handled."""
         self._has_ended = True
+        self._reading.shutdown(wait=False)
         self._compute.release(self.id)
 
     def prepare(self, request: pb.Prepare) -> Iterator[Report]:
@@ -184,6 +189,8 @@ class JobWork:
 
     def round_committed(self, committed: pb.RoundCommitted) -> Iterator[Report]:
         number = committed.round
+        # What is trained next is trained from there: it is read while the cut is scanned.
+        self._read_ahead = committed.version, self._reading.submit(self._lookup.at, committed.version)
         why = f", without this site: {committed.reason}" if committed.reason else ""
         logger.info("job %s: round %d committed as version %d%s", self.id, number, committed.version, why)
         held = self._held.of(self.id)
@@ -202,13 +209,20 @@ class JobWork:
 
     def _base(self, version: int) -> dict[str, torch.Tensor]:
         """The published state, read from this site's own rack; the workers get its encoding when it is new."""
-        self._base_state = state = self._lookup.at(version)  # held: its unchanged tensors need not be read again
+        self._base_state = state = self._state(version)  # held: its unchanged tensors need not be read again
         encoding_json = state.manifest.metadata["encoding"]
         if encoding_json != self._encoding_json or not self._compute.is_training(self.id):
             encoding = Encoding.from_json(encoding_json)
             self._compute.start_training(self.id, self._task, encoding, self._rows(), self._seed)
             self._encoding_json = encoding_json
         return dict(state.tensors)
+
+    def _state(self, version: int) -> State:
+        ahead, self._read_ahead = self._read_ahead, None
+        if ahead and ahead[0] == version:
+            with suppress(ViewError):  # of a moment ago
+                return ahead[1].result()
+        return self._lookup.at(version)
 
     def _rows(self) -> Joined:
         if self._joined is None:

@@ -78,7 +78,8 @@ def import_state(
         raise DataError(
             f"{path} is no safetensors file that can be read: {error}", "name one that `geotrain models export` wrote"
         ) from None
-    move_alias(view, model, scope, written.version, alias=alias, who=who or whoami(), why=why or f"from {path.name}")
+    who, why = who or whoami(), why or f"from {path.name}"
+    move_alias(view, model, scope, written.version, alias=alias, who=who, why=why, seen=written.head)
     return written
 
 

@@ -30,12 +30,14 @@ def move_alias(
     epoch: int | None = None,
     who: str = "",
     why: str = "",
+    seen: Record | None = None,
 ) -> None:
     """Points the alias to the version, and notes who did it and why.
 
     A reader of the alias sees the state before or this one, whole. Where it points to a higher version, or was rolled
-    back from one, it stays where it is. Raises Fenced where a coordinator of a later epoch was here, UnknownState where
-    the version was removed.
+    back from one, it stays where it is. seen: the head as it was read before; it need not be read then, unless someone
+    has changed it since. Raises Fenced where a coordinator of a later epoch was here, UnknownState where the version
+    was removed.
     """
 
     def moved(head: Bins) -> Bins:
@@ -45,7 +47,7 @@ def move_alias(
             return {"newest": max(head["newest"], version)}
         return {"newest": max(head["newest"], version)} | pointed(head, alias, version, who, why)
 
-    change_head(view, model, scope, moved, epoch=epoch)
+    change_head(view, model, scope, moved, epoch=epoch, seen=seen)
 
 
 def pointed(head: Bins, alias: str, version: int, who: str, why: str) -> Bins:
@@ -74,16 +76,21 @@ def fence(view: View, model: str, scope: str, *, epoch: int) -> None:
     change_head(view, model, scope, lambda _: {}, epoch=epoch)
 
 
-def write_manifest(view: View, fields: dict[str, Any], epoch: int | None) -> tuple[int, int]:
+def read_record(view: View, model: str, scope: str) -> Record | None:
+    """Returns the record of a head as it is now; None where the scope has none."""
+    return view.get(ALIASES, head_key(model, scope), reads="linearizable")
+
+
+def write_manifest(view: View, fields: dict[str, Any], epoch: int | None, head: Record | None) -> tuple[int, int]:
     """Writes a manifest of these fields as the next version. Returns the version, and how many bytes were written.
 
-    What stands there under an earlier epoch, or of the same job, was left by who was stopped, and is written over; the
-    same of this epoch is taken for ours. Raises Fenced where a coordinator of a later epoch was here.
+    head: of its scope, read at any moment before. What stands there under an earlier epoch, or of the same job, was
+    left by who was stopped, and is written over; the same of this epoch is taken for ours. Raises Fenced where a
+    coordinator of a later epoch was here.
     """
     model, scope = fields["model"], fields["scope"]
-    head = view.get(ALIASES, head_key(model, scope), reads="linearizable")
     _check_epoch(head, epoch, f"{model}/{scope}")
-    version, generation = (head.bins["newest"] if head else 0) + 1, 0
+    version, generation = _newest(head) + 1, 0
     for pause_s in pauses(view.config.ride_through_s):
         manifest = Manifest(version=version, created_s=time.time(), **fields)
         data = manifest.to_bytes()
@@ -96,37 +103,54 @@ def write_manifest(view: View, fields: dict[str, Any], epoch: int | None) -> tup
         except Conflict as error:
             last = error
             found = view.get(MANIFESTS, manifest.reference, reads="linearizable")
-            _check_epoch(found, epoch, manifest.reference)
-            if found is None:
-                continue
-            left = Manifest.from_bytes(found.bins["manifest"])
-            if found.bins.get("epoch") == epoch and left.same_but_for_its_time(manifest):
+            head = read_record(view, model, scope)
+            for record, what in ((found, manifest.reference), (head, f"{model}/{scope}")):
+                _check_epoch(record, epoch, what)
+            if found and _is_same(found, manifest, epoch):
                 return version, 0  # written when no answer came, or before we were interrupted
-            if _was_left(found, left, manifest, epoch):
+            if _newest(head) >= version:  # it counts by now
+                version, generation = _newest(head) + 1, 0
+            elif found and _was_left(found, manifest, epoch):
                 generation = found.generation
-            else:
-                version, generation = version + 1, 0  # of a publisher that is about to move its alias
+            elif found:  # of a publisher that is about to move its alias
+                version, generation = version + 1, 0
     raise last
 
 
-def _was_left(found: Record, left: Manifest, manifest: Manifest, epoch: int | None) -> bool:
-    """Whether nobody is about to make this manifest count any more."""
+def _newest(head: Record | None) -> int:
+    return int(head.bins["newest"]) if head else 0
+
+
+def _is_same(found: Record, manifest: Manifest, epoch: int | None) -> bool:
+    said = Manifest.from_bytes(found.bins["manifest"])
+    return found.bins.get("epoch") == epoch and said.same_but_for_its_time(manifest)
+
+
+def _was_left(found: Record, manifest: Manifest, epoch: int | None) -> bool:
+    """Whether nobody is about to make the manifest that was found count any more."""
     if epoch is None or "epoch" not in found.bins:
         return False
+    left = Manifest.from_bytes(found.bins["manifest"])
     return bool(found.bins["epoch"] < epoch) or left.lineage.get("job", "") == manifest.lineage.get("job")
 
 
 def change_head(
-    view: View, model: str, scope: str, change: Callable[[Bins], Bins], *, epoch: int | None = None
+    view: View,
+    model: str,
+    scope: str,
+    change: Callable[[Bins], Bins],
+    *,
+    epoch: int | None = None,
+    seen: Record | None = None,
 ) -> Bins:
     """Changes bins of a head by compare-and-set, over and over until nobody came between. Returns the head.
 
-    Who changes nothing, writes nothing. Raises Fenced where a coordinator of a later epoch was here, and what `change`
-    raises.
+    seen: as it was read before, instead of reading it first. Who changes nothing, writes nothing. Raises Fenced where
+    a coordinator of a later epoch was here, and what `change` raises.
     """
     key = head_key(model, scope)
     for pause_s in pauses(view.config.ride_through_s):
-        head = view.get(ALIASES, key, reads="linearizable")
+        head, seen = seen or read_record(view, model, scope), None
         _check_epoch(head, epoch, key)
         known: Bins = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
         bins = known | change(known) | _signed(epoch)

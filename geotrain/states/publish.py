@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from geotrain.errors import ViewError
-from geotrain.states.heads import move_alias, write_manifest
+from geotrain.states.heads import move_alias, read_record, write_manifest
 from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, check_noted, reference
 from geotrain.states.tensors import to_parts
 from geotrain.view.connect import View
+from geotrain.view.keyed import Record
 from geotrain.view.removal import renew
 
 # The server is at its best with records up to 128 KiB; half of its default limit costs fewer trips over the ocean.
@@ -36,12 +37,14 @@ Tensors = Iterable[tuple[str, torch.Tensor]]
 class Published:
     """A state that readers can see.
 
-    reference: `flights/site/ewr@3`. bytes_written: of the manifest and of the tensors that the view lacked.
+    reference: `flights/site/ewr@3`. bytes_written: of the manifest and of the tensors that the view lacked. head: of
+    the scope, as it was before the manifest.
     """
 
     version: int
     reference: str
     bytes_written: int
+    head: Record | None
 
 
 def publish(
@@ -57,7 +60,7 @@ def publish(
     """Writes the state as the next version of its scope, and moves the alias to it: `write_state`, `move_alias`."""
     check_names(model, scope, alias)
     written = write_state(view, model=model, scope=scope, tensors=tensors.items(), lineage=lineage, metadata=metadata)
-    move_alias(view, model, scope, written.version, alias=alias)
+    move_alias(view, model, scope, written.version, alias=alias, seen=written.head)
     return written
 
 
@@ -85,7 +88,9 @@ def write_state(
         writer = _PartWriter(view, pool)
         try:
             entries, resume_entries = writer.take(tensors), writer.take(resume)
+            reading = pool.submit(read_record, view, model, scope)  # while the last parts are on their way
             writer.finish()
+            head = reading.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)  # the others would only wait for the same again
             raise
@@ -97,9 +102,9 @@ def write_state(
         "lineage": lineage,
         "metadata": metadata,
     }
-    version, manifest_bytes = write_manifest(view, fields, epoch)
+    version, manifest_bytes = write_manifest(view, fields, epoch, head)
     writer.check_grace()
-    return Published(version, reference(model, scope, version), writer.bytes_written + manifest_bytes)
+    return Published(version, reference(model, scope, version), writer.bytes_written + manifest_bytes, head)
 
 
 class _PartWriter:

@@ -17,7 +17,7 @@ from aerospike_helpers.operations import operations
 from numpy.typing import NDArray
 
 from geotrain.errors import ConfigError, DataError, ViewError
-from geotrain.states.heads import move_alias, write_manifest
+from geotrain.states.heads import move_alias, read_record, write_manifest
 from geotrain.states.manifest import GRACE_S, MANIFESTS, Manifest, check_names, check_noted, reference
 from geotrain.states.rows import CONTENT, MAX_NAME_CHARS, ROW, TABLE, Layout, layout_of, sealed, set_of
 from geotrain.view.connect import View
@@ -78,10 +78,11 @@ def publish_table(
         "lineage": dict(lineage or {}),
         "metadata": {TABLE: layout.to_json()},
     }
-    version, manifest_bytes = write_manifest(view, fields, epoch)
+    head = read_record(view, name, scope)
+    version, manifest_bytes = write_manifest(view, fields, epoch, head)
     if time.monotonic() - begun_s > GRACE_S / 4:
         _check_there(view, name, keys, layout)
-    move_alias(view, name, scope, version, alias=alias, epoch=epoch)
+    move_alias(view, name, scope, version, alias=alias, epoch=epoch, seen=head)
     return PublishedTable(version, reference(name, scope, version), len(rows), rows.nbytes + manifest_bytes)
 
 

@@ -32,6 +32,10 @@ _tokens: dict[tuple[str, Address], bytes] = {}
 """By user and node: what proves that this process has logged in there, until the node takes it no more."""
 
 
+_addresses: dict[tuple[str, int], list[str]] = {}
+"""By host and port: what it was when it was connected to. Resolvers can be slower than the nodes, or away."""
+
+
 class LinkRefused(ConnectionError):
     """A node that does not take this program, or that this program does not take. remedy: what to do."""
 
@@ -56,7 +60,7 @@ class Links:
         """Returns a connection that may be used at once; TLS and login are part of the time. Raises OSError."""
         host, port, name = address
         end_s = time.monotonic() + timeout_s
-        connection = socket.create_connection((host, port), timeout_s)
+        connection = _connected(host, port, end_s)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with _explained(name or host):
@@ -113,6 +117,32 @@ def _context(config: ViewTlsConfig) -> ssl.SSLContext:
     if config.cert:
         certificates.show(context, "view.tls.cert", config.cert, "view.tls.key", config.key)
     return context
+
+
+def _connected(host: str, port: int, end_s: float) -> socket.socket:
+    """A connection to the first of the host's addresses that takes one, of those that it had before. Raises OSError."""
+    if known := _addresses.get((host, port)):
+        try:
+            return _first(known, port, end_s)
+        except OSError:
+            del _addresses[host, port]  # a name may have moved
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    connection = _first(addresses, port, end_s)
+    _addresses[host, port] = addresses
+    return connection
+
+
+def _first(addresses: Sequence[str], port: int, end_s: float) -> socket.socket:
+    failed: OSError = TimeoutError("timed out")
+    for address in addresses:
+        if time.monotonic() >= end_s:
+            break
+        try:
+            return socket.create_connection((address, port), _left_s(end_s))
+        except OSError as error:
+            failed = error
+    raise failed
 
 
 def _secured(tls: ssl.SSLContext, connection: socket.socket, name: str, end_s: float) -> socket.socket:

@@ -12,6 +12,7 @@ from geotrain.errors import DataError, ViewError
 from geotrain.view.assignment import Claim, PartitionMap
 from geotrain.view.config import ViewConfig
 from geotrain.view.links import Address, LinkRefused, Links
+from geotrain.view.retry import pauses
 from geotrain.wire.codes import ProtocolError
 from geotrain.wire.info import decode_entries, decode_peers
 from geotrain.wire.partitions import decode_replicas
@@ -31,6 +32,10 @@ class UnknownSet(DataError):
     def __init__(self, set_name: str, namespace: str, known: Iterable[str]) -> None:
         listed = ", ".join(sorted(known)) or "none"
         super().__init__(f"there is no set {set_name} in namespace {namespace}", f"it has these sets: {listed}")
+
+
+class NobodyAnswers(ViewError):
+    """No node answers, and none has said why: this may pass."""
 
 
 class Nodes:
@@ -54,6 +59,16 @@ class Nodes:
         """
         known = self._known
         return known[1] if known and time.monotonic() < known[0] + MAX_MAP_AGE_S else self.partition_map()
+
+    def awaited_map(self) -> PartitionMap:
+        """`partition_map`, tried again for `ride_through_s` while no node answers at all."""
+        for pause_s in pauses(self._config.ride_through_s):
+            try:
+                return self.partition_map()
+            except NobodyAnswers as error:
+                last = error
+            time.sleep(pause_s)
+        raise last
 
     def partition_map(self) -> PartitionMap:
         """Asks all nodes who holds what. Raises ViewError where none answers, or the namespace is not there."""
@@ -141,10 +156,10 @@ class Nodes:
                 }
                 wave = [address for peer, listed in peers.items() if peer not in found for address in listed]
         if not found:
-            raise ViewError(
-                f"no cluster answers within {self._timeout_s:g} s: {'; '.join(failures)}",
-                (remedies or ["start it, or set view.hosts to the address of one of its nodes"])[0],
-            )
+            what = f"no cluster answers within {self._timeout_s:g} s: {'; '.join(failures)}"
+            if remedies:
+                raise ViewError(what, remedies[0])
+            raise NobodyAnswers(what, "start it, or set view.hosts to the address of one of its nodes")
         return found, addresses
 
     def _ask(self, address: Address) -> dict[str, str] | OSError | ProtocolError:

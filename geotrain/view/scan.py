@@ -117,7 +117,7 @@ class Scan:
             silence_s=self._config.scan_deadline_s if self._is_sparse else self._config.deadline_s,
             is_strict=self._on_mismatch == "error",
         )
-        known = self._nodes.partition_map()
+        known = self._nodes.awaited_map()
         for batch in read_rounds(streams, self._assignment, known, self._config.ride_through_s, self._note):
             self._count(batch)
             yield batch

@@ -23,7 +23,11 @@ async def listen(orders: Orders, host: str, port: int) -> asyncio.Server:
     standing: dict[str, asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        name = (await reader.readline()).decode(errors="replace").strip()
+        try:
+            name = (await asyncio.wait_for(reader.readline(), SILENCE_S)).decode(errors="replace").strip()
+        except (OSError, ValueError):  # silent, gone, or a line without an end
+            writer.close()
+            return
         answer = await orders.order(f"start:node={name}")
         if answer != LIVES.decode().strip():
             log.warning("nobody can stand for node %r: %s", name, answer)

@@ -14,7 +14,7 @@ from coordinator.cli import client
 from coordinator.config import CoordinatorConfig
 from geotrain.errors import ConfigError
 from geotrain.rpc import coordinator_pb2 as pb
-from tests.coordinator.test_service import Coordinator, play, two_agents_in_training  # noqa: F401 - play is a fixture
+from tests.coordinator.test_service import Agent, Coordinator, play, two_agents_in_training  # noqa: F401 - play is a fixture
 
 
 @asynccontextmanager
@@ -64,6 +64,26 @@ def test_what_is_seen_of_a_job_is_what_its_sites_have_done(play):  # noqa: F811
             assert job["history"][0]["commit"]["phases_s"].keys() >= {"scanning", "training", "publishing"}
             kinds = [event["kind"] for event in await asyncio.to_thread(client.job_events, [status], name)]
             assert (kinds[0], kinds.count("cut"), kinds.count("round")) == ("started", 1, 1)
+
+    play(scene)
+
+
+def test_what_a_site_said_before_it_left_is_not_shown_of_who_comes_back(play):  # noqa: F811
+    async def work_of_jfk(status: str) -> tuple[str, list[str]]:
+        site = next(site for site in (await seen(status))["sites"] if site["site"] == "jfk")
+        return site["state"], [work["phase"] for work in site["work"]]
+
+    async def scene(coordinator: Coordinator) -> None:
+        async with status_of(coordinator) as status:
+            name, _, jfk, _ = await two_agents_in_training(coordinator)
+            await jfk.call.write(pb.FromAgent(progress=pb.Progress(job=name, round=1, phase="training")))
+            while await work_of_jfk(status) != ("here", ["training"]):
+                pass
+            jfk.call.cancel()
+            while await work_of_jfk(status) != ("gone", []):
+                pass
+            await Agent("jfk", coordinator.stub).join()
+            assert await work_of_jfk(status) == ("here", [])
 
     play(scene)
 

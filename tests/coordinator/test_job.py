@@ -310,11 +310,52 @@ def test_a_site_that_the_quorum_needs_and_that_does_not_come_back_ends_the_job_a
     assert "its stream broke" in end.reason
 
 
-def test_a_site_that_says_that_it_can_not_is_not_waited_for():
+def test_a_site_that_fails_is_not_waited_for_where_there_are_enough_others():
+    drive = Driver()
+    drive.start_model()
+    drive.update("ewr")
+    assert drive(events.SiteFailed("lga", "no memory", 1)) == []
+    [publish] = drive.update("jfk")
+    assert publish.absent == {"lga": "no memory"}
+
+
+def test_a_needed_site_that_fails_is_asked_again_and_nothing_is_lost():
     drive = Driver(NEEDED)
     drive.start_model()
+    drive.update("ewr")
+    assert drive(events.SiteFailed("lga", "no memory", 1)) == [instructions.Prepare(site) for site in SITES]
+    drive(events.SitePrepared("ewr", Held(1, 1), 1), events.SitePrepared("jfk", None, 1))
+    assert drive(events.SitePrepared("lga", None, 1)) == [instructions.Train(SITES, 1, 1)]
+
+
+def test_a_needed_site_that_fails_over_and_over_ends_the_job_with_its_reason():
+    drive = Driver(NEEDED)
+    drive.start_model()
+    for _ in range(MAX_GATHERINGS):
+        drive(events.SiteFailed("lga", "no memory", 1))
+        drive(*(events.SitePrepared(site, None, 1) for site in SITES))
+        assert drive.job.phase is Phase.TRAINING
     [end] = drive(events.SiteFailed("lga", "no memory", 1))
+    assert end.status == "failed"
+    assert "was gathered 3 times again" in end.reason
+    assert "no memory" in end.reason
+
+
+def test_a_needed_site_that_would_do_the_same_again_is_not_asked_again():
+    drive = Driver(NEEDED)
+    drive.start_model()
+    [end] = drive(events.SiteFailed("lga", "update refused", 1, is_final=True))
     assert "too few sites left" in end.reason
+    assert "update refused" in end.reason
+
+
+def test_a_site_that_is_away_is_not_waited_for_when_another_that_is_needed_has_failed():
+    drive = Driver()
+    drive.gather()
+    drive(events.SiteLeft("lga", "it hung up"))
+    assert instructions.Prepare("jfk") in drive(events.SiteFailed("jfk", "no node answers", 1))
+    drive(events.SitePrepared("ewr"))
+    assert drive(events.SitePrepared("jfk")) == [instructions.ScanCut(("ewr", "jfk"), 1, 0)]
 
 
 @pytest.mark.parametrize("phase", [Phase.SCANNING, Phase.SUMMARIZING, Phase.TRAINING])

@@ -50,9 +50,15 @@ def test_what_is_typed_beats_the_scenario() -> None:
     assert sim("scenario=smoke", "rounds=2", "days_a_month=3").rounds == 2
 
 
+def test_agents_have_patience_with_a_simulated_cluster_that_takes_in_the_data() -> None:
+    assert sim().view_of("jfk", ["127.0.0.1:1"]).connect_timeout_s == 30
+    assert sim("view.connect_timeout_s=60").view_of("jfk", ["127.0.0.1:1"]).connect_timeout_s == 60
+
+
 def test_an_external_cluster_is_named_by_its_hosts() -> None:
     config = sim("cluster=external", "cluster.hosts=[10.0.0.1:3000]", "view.require_strong_consistency=false")
     view = config.view_of("jfk", config.cluster.hosts)
+    assert view.connect_timeout_s == 5.0
     assert (view.hosts, view.rack, view.require_strong_consistency) == (["10.0.0.1:3000"], 2, False)
 
 

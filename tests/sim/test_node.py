@@ -1,5 +1,6 @@
 """A process that stands for a node of a simulated cluster: its end is the node's."""
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from geotrain.wire.info import decode_parameters
+from sim import node
 from sim.control import Control
 from tests.conftest import ROOT, free_port, simulated_cluster
 from tests.sim.cluster.wire_client import WireClient
@@ -104,3 +106,21 @@ def test_a_node_that_is_not_there_can_not_be_stood_for(cluster):
     with standing_for("sfo", life, "127.0.0.2", free_port()) as process:
         said(process, "has hung up on node sfo")
     assert {state_of(control, name)["state"] for name in ("ewr", "jfk", "lga")} == {"up"}
+
+
+def test_a_cluster_that_does_not_answer_is_said_and_asked_again(monkeypatch, caplog):
+    monkeypatch.setattr(node, "ANSWER_DEADLINE_S", 0.05)
+    monkeypatch.setattr(node, "AGAIN_S", 0.0)
+
+    async def asked_twice() -> None:
+        asked: asyncio.Queue[object] = asyncio.Queue()
+        silent = await asyncio.start_server(lambda reader, writer: asked.put_nowait((reader, writer)), "127.0.0.1", 0)
+        standing = asyncio.create_task(node.stand_for("lga", silent.sockets[0].getsockname(), []))
+        async with asyncio.timeout(DEADLINE_S):
+            kept = [await asked.get(), await asked.get()]
+        standing.cancel()
+        silent.close()
+        del kept
+
+    asyncio.run(asked_twice())
+    assert "can't be reached: no answer" in caplog.text

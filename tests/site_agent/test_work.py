@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -15,12 +17,14 @@ import torch
 
 from geotrain.errors import ConfigError, DataError, GeotrainError
 from geotrain.rpc import coordinator_pb2 as pb
+from geotrain.states.lookup import ModelLookup
 from geotrain.states.publish import publish
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding, Statistics
 from geotrain.updates.chunks import DiskFull
 from geotrain.view.connect import View, connect
 from geotrain.view.cut import Cut
+from geotrain.view.refusals import Refusal
 from geotrain.view.scan import Scan
 from geotrain.view.scanned import ScannedSet
 from geotrain.view.write import write
@@ -222,6 +226,48 @@ def test_an_update_is_what_training_changed_of_the_base_that_the_round_names(sit
     assert (update.header.site, update.header.round, update.header.samples) == ("ewr", 1, 10)
     tensors = safetensors.torch.load(update.path.read_bytes()[: update.header.num_bytes])
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"body": [1.0, 1.0], "head": [1.0]}
+
+
+@pytest.fixture
+def reads(site, monkeypatch):
+    """The versions that the site has read, in order, and who read them; once it fails for each of `fail`."""
+    reads, read = SimpleNamespace(versions=[], threads=set(), fail=[]), ModelLookup.at
+
+    def at(lookup, version):
+        reads.versions.append(version)
+        reads.threads.add(threading.current_thread())
+        if version in reads.fail:
+            reads.fail.remove(version)
+            raise Refusal("reading: nobody answers", "see its nodes")
+        return read(lookup, version)
+
+    monkeypatch.setattr(ModelLookup, "at", at)
+    return reads
+
+
+def test_the_next_base_is_read_when_it_is_committed_and_not_again_when_it_is_trained_from(site, reads):
+    site.prepare()
+    version = site.publish(5.0)
+    site.ask("round_committed", pb.RoundCommitted(job="j", round=1, version=version))
+    site.scan()
+    site.decide()
+    site.ask("train", pb.Train(job="j", round=2, base_version=version))
+    assert reads.versions == [version]
+    assert threading.current_thread() not in reads.threads
+
+
+def test_a_base_that_could_not_be_read_ahead_or_is_another_one_is_read_when_it_is_asked_for(site, reads):
+    site.prepare()
+    site.scan()
+    site.decide()
+    first, second = site.publish(5.0), site.publish(6.0)
+    reads.fail = [first]
+    site.ask("round_committed", pb.RoundCommitted(job="j", round=1, version=first))
+    site.ask("train", pb.Train(job="j", round=2, base_version=first))
+    assert reads.versions == [first, first]
+    site.ask("round_committed", pb.RoundCommitted(job="j", round=2, version=first))
+    site.ask("train", pb.Train(job="j", round=3, base_version=second))
+    assert sorted(reads.versions) == [first, first, first, second]
 
 
 def test_workers_are_given_their_rows_once_for_one_encoding(site):

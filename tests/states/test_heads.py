@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geotrain.errors import Fenced
-from geotrain.states.heads import fence, move_alias
+from geotrain.states.heads import fence, move_alias, read_record, write_manifest
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, UnknownState, head_key
 from geotrain.states.publish import publish, write_state
@@ -113,6 +113,35 @@ def test_the_same_left_by_an_earlier_epoch_is_signed_anew_so_that_nothing_on_its
     with pytest.raises(Conflict):
         put(*over, generation=1)
     assert value_at(view, model) == 1
+
+
+def test_a_version_that_began_to_count_after_the_head_was_read_is_not_written_over(view, model, write, move):
+    before = read_record(view, model, SCOPE)
+    move(write(1, 4), 4)
+    fields = {"tensors": {}, "resume": {}, "lineage": {"job": "job"}, "metadata": {}}
+    assert write_manifest(view, {"model": model, "scope": SCOPE, **fields}, 5, before)[0] == 2
+    assert value_at(view, model, 1) == 1
+
+
+def test_an_alias_whose_head_was_seen_before_moves_without_another_look(view, model, write, move, monkeypatch):
+    move(write(1, 4), 4)
+    version, seen = write(2, 4), read_record(view, model, SCOPE)
+    with monkeypatch.context() as patched:
+        patched.setattr(view, "get", lambda *_, **__: pytest.fail("it looked again"))
+        move_alias(view, model, SCOPE, version, epoch=4, seen=seen)
+    assert value_at(view, model) == 2
+
+
+def test_an_alias_whose_head_has_changed_since_it_was_seen_moves_from_where_it_is_now(view, model, write, move):
+    move(write(1, 4), 4)
+    seen = read_record(view, model, SCOPE)
+    move(write(2, 4), 4)
+    move_alias(view, model, SCOPE, write(3, 4), epoch=4, seen=seen)
+    assert value_at(view, model) == 3
+    assert [move["to"] for move in read_record(view, model, SCOPE).bins["history"]] == [1, 2, 3]
+    fence(view, model, SCOPE, epoch=5)
+    with pytest.raises(Fenced):
+        move_alias(view, model, SCOPE, 3, epoch=4, seen=seen)
 
 
 def test_another_job_of_the_same_leader_is_not_written_over(view, model, write, move):

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -225,6 +226,58 @@ def test_a_node_that_falls_silent_before_it_can_be_used_is_given_up(secured, way
         tls = secured.config.tls if has_tls else ViewTlsConfig()
         with pytest.raises(ViewError, match=r"no cluster answers .*within 0\.2 s"):
             way_in(replace(secured.config, hosts=[host], tls=tls, connect_timeout_s=0.2))
+
+
+class Hosts:
+    """A name with its addresses, and which of these answers: after 3 s by this clock, like those that don't."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: list[str] = []
+        self.reached = ""
+        self.num_resolved = 0
+        self.tried: list[tuple[str, float]] = []
+        self._now_s = 0.0
+        monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: self._now_s))
+        monkeypatch.setattr(socket, "getaddrinfo", self._resolve)
+        monkeypatch.setattr(socket, "create_connection", self._connect)
+        monkeypatch.setattr(links, "_addresses", {})
+
+    def open(self) -> None:
+        self.tried.clear()
+        Links(ViewConfig(hosts=["as.example:3000"])).open(("as.example", 3000, ""), 4.0).close()
+
+    def _resolve(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        self.num_resolved += 1
+        return [(0, 0, 0, "", (address, port)) for address in self.addresses]
+
+    def _connect(self, address: tuple[str, int], timeout_s: float) -> socket.socket:
+        self.tried.append((address[0], timeout_s))
+        self._now_s += 3
+        if address[0] != self.reached:
+            raise TimeoutError
+        return socket.socket()
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    return Hosts(monkeypatch)
+
+
+def test_a_host_of_several_addresses_gets_no_more_time_for_them(hosts):
+    hosts.addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    with pytest.raises(TimeoutError):
+        hosts.open()
+    assert hosts.tried == [("192.0.2.1", 4.0), ("192.0.2.2", 1.0)]
+
+
+def test_a_name_is_resolved_again_only_when_nobody_answers_where_it_was(hosts):
+    hosts.addresses, hosts.reached = ["192.0.2.1"], "192.0.2.1"
+    hosts.open()
+    hosts.open()
+    assert hosts.num_resolved == 1
+    hosts.addresses, hosts.reached = ["192.0.2.2"], "192.0.2.2"
+    hosts.open()
+    assert hosts.tried == [("192.0.2.1", 4.0), ("192.0.2.2", 1.0)]
 
 
 @pytest.mark.parametrize("field", ["ca", "cert", "key"])

@@ -5,7 +5,8 @@ import pytest
 
 from geotrain.errors import ViewError
 from geotrain.view.config import ViewConfig
-from geotrain.view.nodes import Nodes
+from geotrain.view.links import LinkRefused, Links
+from geotrain.view.nodes import NobodyAnswers, Nodes
 from geotrain.wire.info import encode_peers
 from geotrain.wire.partitions import encode_replicas
 from tests.view.fake_node import FakeNode
@@ -84,6 +85,40 @@ def test_no_answer_at_all_is_refused_with_every_address_and_its_reason(closed_po
     with FakeNode(peers_clear_std="rubbish") as damaged, pytest.raises(ViewError) as refused:
         nodes(closed_port, damaged.address).partition_map()
     assert re.search(rf"{closed_port} .*refused.*; {damaged.address} .*not a list of peers", str(refused.value))
+
+
+def failing_at_first(monkeypatch, error: Exception) -> list[str]:
+    """From now on nodes can't be asked the first time. Returns the ports that are asked."""
+    ask, asked = Links.ask, []
+
+    def asking(links, address, *arguments):
+        asked.append(address[1])
+        if len(asked) == 1:
+            raise error
+        return ask(links, address, *arguments)
+
+    monkeypatch.setattr(Links, "ask", asking)
+    return asked
+
+
+def test_a_cluster_that_does_not_answer_for_a_moment_is_asked_again(monkeypatch):
+    with FakeNode("A1") as node:
+        asked = failing_at_first(monkeypatch, TimeoutError("timed out"))
+        assert nodes(node.address).awaited_map().nodes == ["A1"]
+        assert asked == [node.port] * 2
+
+
+def test_a_cluster_that_does_not_answer_at_all_is_given_up_after_a_while(closed_port):
+    with pytest.raises(NobodyAnswers, match=closed_port):
+        nodes(closed_port, ride_through_s=0.2).awaited_map()
+
+
+def test_a_cluster_that_says_why_it_takes_nobody_is_not_asked_again(monkeypatch):
+    with FakeNode("A1") as node:
+        asked = failing_at_first(monkeypatch, LinkRefused("it knows no such user", "set view.user"))
+        with pytest.raises(ViewError, match="no such user"):
+            nodes(node.address).awaited_map()
+        assert asked == [node.port]
 
 
 def test_a_node_that_has_not_joined_its_cluster_yet_is_not_asked_for_rows():
