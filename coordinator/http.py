@@ -62,11 +62,11 @@ class Pages:
     async def jobs(self, _: web.Request) -> web.Response:
         term = self._term()
         try:
-            past = await term.jobs.past()
+            past, num_older = await term.jobs.past()
         except GeotrainError as error:
             _refuse(web.HTTPServiceUnavailable, f"the jobs can't be read: {error.what}")
         seen = self.seen()
-        return web.json_response(snapshot.every_job(seen["jobs"], past, now_s=seen["time_s"]))
+        return web.json_response(snapshot.every_job(seen["jobs"], past, num_older, now_s=seen["time_s"]))
 
     async def job(self, request: web.Request) -> web.Response:
         runner, term = await self._find(request), self._service.term

@@ -124,10 +124,11 @@ class Jobs:
         async with self._taking:
             return self.runners.get(job_id) or await self._recall(job_id)
 
-    async def past(self) -> list[dict[str, Any]]:
-        """The newest of the jobs that are in the view only, as their records have them. Raises ViewError."""
+    async def past(self) -> tuple[list[dict[str, Any]], int]:
+        """The newest of the jobs that are in the view only, as their records have them, and how many older ones there
+        are: all have ended. Raises ViewError."""
         rows = [row for row in await asyncio.to_thread(listed, self._view) if row["job"] not in self.runners]
-        return rows[-MAX_LISTED:]
+        return rows[-MAX_LISTED:], max(0, len(rows) - MAX_LISTED)
 
     async def launch(self, job_json: str, request_id: str = "") -> str:
         """Note a new job, and have it run; returns its id. The same request again is the same job.

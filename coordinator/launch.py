@@ -59,21 +59,15 @@ async def follow(
 
     Raises GeotrainError when the leader does not know the job, or none answers for too long.
     """
-    seen: set[tuple[str, int | str | bytes]] = set()
-    last_s = 0.0
+    told = Told()
     leader, delays_s, away_since_s = Leader(addresses), retry_delays_s(), time.monotonic()
     while True:
         try:
             async with open_channel(leader.address, identity) as channel:
                 async for event in _events(rpc.CoordinatorStub(channel).Follow(pb.FollowRequest(job=job))):
                     away_since_s, delays_s = math.inf, retry_delays_s()
-                    # The coordinator tells a job from its start; after a restart, without its sites' progress.
-                    about = subject(event)
-                    if about in seen or (about is None and event.time_s <= last_s):
+                    if not told.is_news(event):
                         continue
-                    last_s = max(last_s, event.time_s)
-                    if about is not None:
-                        seen.add(about)
                     yield event
                     if event.HasField("ended"):
                         return
@@ -102,11 +96,35 @@ async def _events(call: grpc.aio.UnaryStreamCall) -> AsyncIterator[pb.JobEvent]:
             yield event
 
 
-def subject(event: pb.JobEvent) -> tuple[str, int | str | bytes] | None:
+class Told:
+    """What a follower knows of a job: a coordinator tells it from its start; after a restart, without its sites'
+    progress and the cuts that were replaced."""
+
+    def __init__(self) -> None:
+        self._subjects: set[tuple[str, float | str]] = set()
+        self._cuts: dict[int, pb.CutEvent] = {}  # the last of each round
+        self._last_s = 0.0
+
+    def is_news(self, event: pb.JobEvent) -> bool:
+        """Take the next event that is told."""
+        about = subject(event)
+        is_news = about not in self._subjects if about else event.time_s > self._last_s
+        if event.HasField("cut"):  # another one that says the same of the same round tells nobody anything
+            is_news = is_news and self._cuts.get(event.cut.round) != event.cut
+        if about:
+            self._subjects.add(about)
+        if is_news:
+            self._last_s = max(self._last_s, event.time_s)
+            if event.HasField("cut"):
+                self._cuts[event.cut.round] = event.cut
+        return is_news
+
+
+def subject(event: pb.JobEvent) -> tuple[str, float | str] | None:
     """What an event is about, where a job has only one such event; None for a site's progress."""
     match event.WhichOneof("body"):
         case "cut":
-            return "cut", event.cut.SerializeToString(deterministic=True)  # it may be replaced by another
+            return "cut", event.time_s  # a round's may be replaced by another
         case "round":
             return "round", event.round.round
         case "localized":

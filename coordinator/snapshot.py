@@ -53,11 +53,15 @@ def snapshot(
     }
 
 
-def every_job(seen: Sequence[Mapping[str, Any]], past: Iterable[Mapping[str, Any]], *, now_s: float) -> dict[str, Any]:
-    """Returns the jobs of a snapshot, after those that only the view knows. past: their records."""
+def every_job(
+    seen: Sequence[Mapping[str, Any]], past: Iterable[Mapping[str, Any]], num_older: int, *, now_s: float
+) -> dict[str, Any]:
+    """Returns the jobs of a snapshot, after those that only the view knows. past: their records; num_older: of how many
+    more it has one."""
     unknown = dict.fromkeys(("model", "phase", "round", "rounds", "version", "sites"))
     earlier = [{**unknown, **row, "ended_s": row["ended_s"] or None} for row in past]
-    return {"time_s": now_s, "jobs": sorted([*earlier, *seen], key=lambda job: (job["launched_s"], job["job"]))}
+    listed = sorted([*earlier, *seen], key=lambda job: (job["launched_s"], job["job"]))
+    return {"time_s": now_s, "jobs": listed, "total": len(listed) + num_older}
 
 
 def coordinator(

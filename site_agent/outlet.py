@@ -56,7 +56,8 @@ class Outlet:
                 await asyncio.wait([working, self._closed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             working.cancel()
+        if not working.done():
+            await asyncio.wait([working])
         # gRPC cancels whoever waits for a call that was cancelled; that is not our own cancellation.
-        [error] = await asyncio.gather(working, return_exceptions=True)
-        if isinstance(error, Exception):
+        if not working.cancelled() and (error := working.exception()):
             raise error

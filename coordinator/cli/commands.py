@@ -69,7 +69,9 @@ def status(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: geotrain jobs --json")
 def jobs(coordinator: Coordinator = DEFAULT, as_json: AsJson = False) -> None:
-    """Every job, the newest last: where each stands, and why. Of those that ended before this leader, a hundred."""
+    """The jobs, the newest last: where each stands, and why. Of those that ended before this leader, the newest hundred
+    are listed, and it says how many more there are.
+    """
     seen = client.jobs(_addresses(coordinator))
     print_either(seen["jobs"], show.jobs(seen), as_json)
 

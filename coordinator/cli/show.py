@@ -69,7 +69,9 @@ def jobs(seen: Json) -> RenderableType:
     """Every job that the leader knows: where it stands and why."""
     if not seen["jobs"]:
         return Text("  no job yet: launch one with `python -m coordinator.launch`", DIM)
-    lines = []
+    lines: list[RenderableType] = []
+    if (num_older := seen.get("total", 0) - len(seen["jobs"])) > 0:
+        lines.append(Text(f"{num_older} older jobs, all ended, are not listed", DIM))
     for job in seen["jobs"]:
         facts = [f"round {job['round']} of {job['rounds']}"] if job["rounds"] else []
         lines.append(_entry(job["job"], job["status"], [*facts, _since(job, seen["time_s"])], job["reason"]))

@@ -12,7 +12,7 @@ import pytest
 import coordinator.jobs
 from coordinator.config import CoordinatorConfig
 from coordinator.jobs import Jobs, NoSuchJob, TooManyJobs
-from coordinator.ledger import JOBS, Ledger
+from coordinator.ledger import JOBS, Ledger, listed
 from coordinator.links import Links
 from geotrain.errors import ConfigError
 from geotrain.updates.chunks import FREE, PART, spool_name
@@ -305,7 +305,9 @@ def test_jobs_that_this_leader_has_not_run_are_listed_from_the_view(play, monkey
             for job in names[:2]:
                 await jobs.control(job, "cancel", "a mistake")
         async with leader.term() as jobs:
-            [past] = await jobs.past()
+            [past], num_older = await jobs.past()
+            assert num_older == len(listed(leader.view)) - len(jobs.runners) - 1
+            assert num_older > 0, "the one that was cancelled before it"
             assert (past["job"], past["status"], past["reason"]) == (names[1], "cancelled", "a mistake")
             assert past["launched_s"] < past["ended_s"] == past["since_s"]
 

@@ -46,6 +46,7 @@ PAST = {
     **{"job": "flights-old", "status": "failed", "reason": "too few sites left"},
     **{"launched_s": 1_600_000_000.0, "since_s": 1_600_003_661.0, "ended_s": 1_600_003_661.0},
 }
+NUM_OLDER = 7
 
 Scene = Callable[["Ask"], Awaitable[None]]
 
@@ -66,8 +67,8 @@ class Jobs:
     def __init__(self, *jobs: SimpleNamespace) -> None:
         self.runners = {one.id: one for one in jobs}
 
-    async def past(self) -> list[dict[str, object]]:
-        return [PAST]
+    async def past(self) -> tuple[list[dict[str, object]], int]:
+        return [PAST], NUM_OLDER
 
     async def find(self, name: str) -> SimpleNamespace | None:
         return self.runners.get(name)
@@ -147,7 +148,8 @@ def test_jobs_shows_also_those_that_only_the_view_knows_with_their_status_and_ti
         async with coordinator(job("flights-a"), epoch=3) as leader:
             code, text = await ask("jobs", at=leader)
             assert code == 0
-            [first, why, second, _] = text.splitlines()
+            [older, first, why, second, _] = text.splitlines()
+            assert older == f"{NUM_OLDER} older jobs, all ended, are not listed"
             assert first.startswith(f"flights-old  failed, {clock(PAST['ended_s'])}, 1 h 1 min after its launch")
             assert why.strip() == "too few sites left"
             assert second.startswith("flights-a  running, round 2 of 2, for ")

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import grpc
@@ -19,7 +19,9 @@ import hydra.utils
 import pytest
 
 from coordinator import leadership, uploads
+from coordinator.facts import RoundFacts
 from geotrain.program import config_from_json
+from geotrain.states.manifest import Manifest
 from site_agent import held, life, upload
 from tests.simulation.rounds.calls import Channel
 from tests.simulation.rounds.network import Network
@@ -78,6 +80,9 @@ class _AtOnce(concurrent.futures.Executor):
 
 parsed = cache(config_from_json)
 """Nobody changes a configuration, and parsing it takes longer than all the rest of a run."""
+KEPT = 500
+"""Of what nobody changes and many read, and who checks the run more often than all: what the ledger says."""
+read_round, read_manifest = lru_cache(KEPT)(RoundFacts.from_json), lru_cache(KEPT)(Manifest.from_bytes)
 instantiate = hydra.utils.instantiate
 
 
@@ -118,6 +123,8 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         everywhere(patch, concurrent.futures.ThreadPoolExecutor, _AtOnce)
         everywhere(patch, threading.Lock, _Lock)  # not in libraries: what they import in a run they have for ever
         everywhere(patch, config_from_json, parsed)
+        patch.setattr(RoundFacts, "from_json", read_round)
+        patch.setattr(Manifest, "from_bytes", read_manifest)
         patch.setattr(hydra.utils, "instantiate", made)
         state = random.getstate()
         random.seed(seed)

@@ -25,6 +25,31 @@ class Stuck(AssertionError):
     """Everybody waits for something that never comes."""
 
 
+class _Handle:
+    """A call that is due at a time, in the context of whom it belongs to: asyncio's, without what a run never asks."""
+
+    __slots__ = ("_arguments", "_callback", "_is_cancelled", "_when_s", "context")
+
+    def __init__(self, when_s: float, callback: Callable[..., Any], arguments: Any, context: Context | None) -> None:
+        self.context = copy_context() if context is None else context
+        self._callback = callback
+        self._arguments = arguments
+        self._when_s = when_s
+        self._is_cancelled = False
+
+    def run(self) -> None:
+        self.context.run(self._callback, *self._arguments)
+
+    def when(self) -> float:
+        return self._when_s
+
+    def cancel(self) -> None:
+        self._is_cancelled, self._arguments = True, ()
+
+    def cancelled(self) -> bool:
+        return self._is_cancelled
+
+
 class Process:
     """A program that runs. skew_s: its wall clock minus the world's. ended_s: when it ended, by itself or not."""
 
@@ -34,7 +59,7 @@ class Process:
         self.is_alive = True
         self.is_paused = False
         self.ended_s = inf
-        self.parked: list[asyncio.Handle] = []
+        self.parked: list[_Handle] = []
         self.handlers: dict[int, Callable[[], Any]] = {}
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
@@ -120,42 +145,61 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now_s = 0.0
         self.errors: list[str] = []
+        self.ready: deque[_Handle] = deque()
+        self._due: list[tuple[float, int, _Handle]] = []  # a heap
+        self._num_due = 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._threads: list[_Thread] = []
         self.set_task_factory(self._new_task)
         self.set_exception_handler(self._note_error)
 
-    @property
-    def ready(self) -> deque[asyncio.Handle]:
-        return self._ready  # type: ignore[attr-defined,no-any-return]
-
     def time(self) -> float:
         return self.now_s
+
+    def call_soon(self, callback: Any, *arguments: Any, context: Context | None = None) -> Any:
+        handle = _Handle(self.now_s, callback, arguments, context)
+        self.ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_at(self, when_s: float, callback: Any, *arguments: Any, context: Context | None = None) -> Any:
+        handle = _Handle(when_s, callback, arguments, context)
+        self._num_due += 1  # what is due at the same moment is done in this order
+        heapq.heappush(self._due, (when_s, self._num_due, handle))
+        return handle
+
+    def call_later(self, delay_s: float, callback: Any, *arguments: Any, context: Context | None = None) -> Any:
+        return self.call_at(self.now_s + delay_s, callback, *arguments, context=context)
 
     def _run_once(self) -> None:
         ready, of = self.ready, PROCESS
         while not self._stopping:  # type: ignore[attr-defined]
-            handle = ready.popleft() if ready else self._due()
-            if handle._cancelled:
+            handle = ready.popleft() if ready else self._next_due()
+            if handle._is_cancelled:
                 continue
-            process = handle._context.get(of)
+            process = handle.context.get(of)
             if process is None or (process.is_alive and not process.is_paused):
-                handle._run()
+                self._run(handle)
             elif process.is_alive:
                 process.parked.append(handle)
 
-    def _due(self) -> asyncio.Handle:
-        """What is due next, now that nobody has anything to do before."""
-        if not self._scheduled:  # type: ignore[attr-defined]
-            raise Stuck("everybody waits for something that never comes")
-        handle: asyncio.TimerHandle = heapq.heappop(self._scheduled)  # type: ignore[attr-defined]
-        handle._scheduled = False  # type: ignore[attr-defined]
-        if not handle._cancelled:  # type: ignore[attr-defined]
-            self.now_s = max(self.now_s, handle._when)  # type: ignore[attr-defined]
-        return handle
+    def _run(self, handle: _Handle) -> None:
+        try:
+            handle.run()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is what we look for
+            self.call_exception_handler({"message": "in a callback", "exception": error})
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass  # it is thrown away when it is due
+    def _next_due(self) -> _Handle:
+        """What is due next, now that nobody has anything to do before."""
+        if not self._due:
+            raise Stuck("everybody waits for something that never comes")
+        when_s, _, handle = heapq.heappop(self._due)
+        if not handle._is_cancelled:
+            self.now_s = max(self.now_s, when_s)
+        return handle
 
     def _write_to_self(self) -> None:
         pass
