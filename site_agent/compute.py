@@ -22,7 +22,7 @@ from geotrain.view.sizes import set_sizes
 from site_agent.config import SiteConfig
 from site_agent.datasets import LocalDataset
 from site_agent.join.execute import Join, Joined, learn, num_blocks
-from site_agent.join.fetch import fetch, put
+from site_agent.join.fetch import MAKE_ROOM, fetch, full_disk, put, ray_folder
 from site_agent.join.planner import Rates
 from site_agent.join.sources import Part, ReadSet
 from site_agent.trainer import Trained, Trainer
@@ -61,7 +61,11 @@ class Compute:
                 include_dashboard=False if local else None,
                 log_to_driver=False,
             )
-        except (ConnectionError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
+            if full := full_disk():
+                raise GeotrainError(f"Ray can't be started: {full}", MAKE_ROOM) from error
+            if local:
+                raise GeotrainError(f"Ray can't be started: {error}", f"Its logs are in {ray_folder()}/ray.") from error
             raise GeotrainError(
                 f"site.ray.address: no Ray cluster at {site.ray.address}: {error}",
                 "Start one with `ray start --head`, or let the agent start its own with site.ray.address=local.",

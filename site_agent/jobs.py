@@ -190,6 +190,7 @@ class SiteJobs:
         for job in stale[: max(0, len(self._workers) + 1 - self._config.site.max_jobs)]:
             logger.info("job %s makes room", job)
             await self._workers.pop(job).end()
+            await outlet.send(pb.FromAgent(progress=pb.Progress(job=job, phase="idle", loss=math.nan)))  # its last word
         return True
 
     async def _begin(self, request: pb.Prepare, outlet: Outlet) -> None:

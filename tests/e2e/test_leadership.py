@@ -13,6 +13,7 @@ import pytest
 from benchmarks.agents import STEP, site_name
 from benchmarks.rounds import free_port, job
 from coordinator.config import register
+from coordinator.dial import ask_leader
 from coordinator.launch import launch
 from coordinator.ledger import ROUNDS, Ledger
 from geotrain.rpc import coordinator_pb2 as pb
@@ -80,8 +81,13 @@ def committed(view: View, job_id: str) -> list[int]:
     return [record.bins["epoch"] for record in records if record and record.bins["status"] == "committed"]
 
 
-def disturb(world: World, view: View, job_id: str) -> None:
-    """Stop the leader, wake it up when another has committed rounds, and end that one."""
+def order(address: str, job_id: str, action: pb.ControlRequest.Action) -> None:
+    request = pb.ControlRequest(job=job_id, action=action, reason="to see who is told")
+    asyncio.run(ask_leader([address], lambda stub: stub.Control(request, timeout=START_DEADLINE_S)))
+
+
+def disturb(world: World, view: View, job_id: str, told: list[pb.JobEvent]) -> None:
+    """Stop the leader, wake it up when another has committed rounds and is followed, and end that one."""
 
     def until_round(number: int) -> None:
         world.supervisor.wait_ready(
@@ -89,13 +95,20 @@ def disturb(world: World, view: View, job_id: str) -> None:
         )
 
     first, second = world.coordinators
+    address = world.addresses[1]
     if "leading: " in second.log_text():
-        first, second = second, first
+        first, second, address = second, first, world.addresses[0]
     until_round(1)
     world.says(second, "standby: epoch 1 leads")
     first.process.send_signal(signal.SIGSTOP)
     world.says(second, "leading: leads under epoch 2")
     until_round(4)
+    # Agents have left the stopped leader, and so must whoever follows: it is told what only the other one does.
+    order(address, job_id, pb.ControlRequest.PAUSE)
+    world.supervisor.wait_ready(
+        second, lambda: any(event.phase.phase == "paused" for event in told), "be followed", deadline_s=START_DEADLINE_S
+    )
+    order(address, job_id, pb.ControlRequest.RESUME)
     first.process.send_signal(signal.SIGCONT)
     world.says(first, r"stopping: (.|\n)*standby: epoch 2 leads")
     world.supervisor.children.remove(second)
@@ -112,7 +125,7 @@ async def play(world: World, view: View) -> list[pb.JobEvent]:
     async for event in launch(world.config):
         told.append(event)
         if disturbing is None:
-            disturbing = asyncio.create_task(asyncio.to_thread(disturb, world, view, event.job))
+            disturbing = asyncio.create_task(asyncio.to_thread(disturb, world, view, event.job, told))
     assert disturbing is not None
     await disturbing
     return told

@@ -64,14 +64,17 @@ class BlockedWork:
 
 
 class Stream:
-    """Where answers go; keeps them but for progress."""
+    """Where answers go; keeps them. shown: by job, the phase that was told last."""
 
     def __init__(self) -> None:
         self.is_open = True
         self.sent: list[pb.FromAgent] = []
+        self.shown: dict[str, str] = {}
 
     async def send(self, message: pb.FromAgent) -> None:
-        if self.is_open and not message.HasField("progress"):
+        if self.is_open and message.HasField("progress"):
+            self.shown[message.progress.job] = message.progress.phase
+        elif self.is_open:
             self.sent.append(message)
 
     def close(self) -> None:
@@ -181,6 +184,7 @@ def test_a_job_too_many_waits_for_a_place_and_says_so_until_one_is_paused_or_end
         await paused(site, outlet, "first")
         await until(lambda: outlet.answers("third") == [0])
         assert (outlet.answers("fourth"), gates.ended) == ([], ["first"])
+        assert outlet.shown["first"] == "idle"
         await site.end(outlet, "second")
         await until(lambda: outlet.answers("fourth") == [0])
 

@@ -60,6 +60,12 @@ def models_of(seed: int) -> tuple[str, ...]:
     return MODELS if seed % 5 == 4 else MODELS[:1]
 
 
+def places_of(seed: int) -> dict[str, int]:
+    """At which sites a seed has fewer places than jobs (`site.max_jobs`), and how many."""
+    random = Random(f"places of {seed}")
+    return dict.fromkeys(random.sample(SITES, random.randint(1, len(SITES))), 1) if seed % 20 == 9 else {}
+
+
 def _fault(random: Random, *, spares_sites: bool) -> Fault:
     coordinator, agent = random.choices(COORDINATORS, (3, 1))[0], random.choice(AGENTS)
     who = coordinator if spares_sites or random.random() < 0.5 else agent

@@ -4,7 +4,7 @@ import gc
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from coordinator import http
 from site_agent import datasets
-from tests.simulation.rounds.faults import Fault, draw, models_of
+from tests.simulation.rounds.faults import Fault, draw, models_of, places_of
 from tests.simulation.rounds.patches import everywhere, patched
 from tests.simulation.rounds.processes import Stuck, VirtualLoop
 from tests.simulation.rounds.site import SITES
@@ -34,13 +34,15 @@ NO_CUT = "cut can't be read again"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. violation: of a promise, None where all were kept. outcomes: by model; none after a violation."""
+    """A finished run. violation: of a promise, None where all were kept. outcomes: by model; none after a violation.
+    num_waits: how often one was seen to wait for a place at a site."""
 
     seed: int
     faults: tuple[Fault, ...]
     violation: str | None
     outcomes: dict[str, Outcome]
     story: tuple[str, ...]
+    num_waits: int
 
 
 def nothing(_: Any) -> None:
@@ -59,7 +61,8 @@ def run(seed: int, faults: Sequence[Fault], plant: Plant = nothing) -> Run:
     """One run from beginning to end, and the verdict."""
     loop = VirtualLoop()
     folder = Path(tempfile.mkdtemp(prefix="rounds-", dir=MEMORY if MEMORY.is_dir() else None))
-    world = World(seed, faults, models_of(seed), loop, folder)
+    places = places_of(seed)
+    world = World(seed, faults, models_of(seed), places, loop, folder)
     gc.disable()  # it would close what dead processes left, at moments that no seed says
     try:
         with patched(loop, world.network, seed) as patch:
@@ -79,8 +82,8 @@ def run(seed: int, faults: Sequence[Fault], plant: Plant = nothing) -> Run:
         gc.enable()
         shutil.rmtree(folder, ignore_errors=True)
     if violation is None and faults:
-        violation = next(filter(None, (_broken(faults, outcomes[model]) for model in outcomes)), None)
-    return Run(seed, tuple(faults), violation, outcomes, story)
+        violation = next(filter(None, (_broken(faults, places, outcomes[model]) for model in outcomes)), None)
+    return Run(seed, tuple(faults), violation, outcomes, story, world.seen.num_waits)
 
 
 @cache
@@ -91,7 +94,7 @@ def undisturbed() -> Outcome:
     return next(iter(calm.outcomes.values()))
 
 
-def _broken(faults: Sequence[Fault], outcome: Outcome) -> str | None:
+def _broken(faults: Sequence[Fault], places: Mapping[str, int], outcome: Outcome) -> str | None:
     """Which promise the job's end breaks."""
     calm = undisturbed()
     if "internal error" in outcome.reason:
@@ -101,7 +104,7 @@ def _broken(faults: Sequence[Fault], outcome: Outcome) -> str | None:
         return "every site took part in every round, and the model is not that of the undisturbed run"
     if outcome.status == "cancelled" and any(fault.kind == "cancel the jobs" for fault in faults):
         return None
-    if any(fault.touches_sites for fault in faults):
+    if places or any(fault.touches_sites for fault in faults):
         is_explained = outcome.status == "finished" or "abandoned" in outcome.reason
         return None if is_explained else f"the job {outcome.status}: {outcome.reason}"
     if outcome.status != "finished":

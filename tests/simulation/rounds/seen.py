@@ -15,6 +15,7 @@ from coordinator.facts import RoundFacts
 from coordinator.http import Pages
 from coordinator.ledger import JOBS, ROUNDS
 from coordinator.membership import GONE_AFTER, SILENT_AFTER
+from tests.simulation.rounds.places import WAITS, Places
 from tests.simulation.rounds.processes import PROCESS, Process
 from tests.simulation.rounds.store import Store, Trouble, Write
 from tests.simulation.rounds.trainings import Trainings
@@ -28,12 +29,15 @@ Json = dict[str, Any]
 
 
 class Seen:
-    """The looks of one run. fail: takes what was broken."""
+    """The looks of one run. places: of each agent's jobs. fail: takes what was broken."""
 
     def __init__(
         self, store: Store, trainings: Trainings, now_s: Callable[[], float], fail: Callable[[str], None]
     ) -> None:
         self.num_looks = 0
+        self.num_waits = 0
+        """How often one was seen to wait for a place, and to say so."""
+        self.places: dict[Process, Places] = {}
         self._store = store
         self._trainings = trainings
         self._now_s = now_s
@@ -69,25 +73,30 @@ class Seen:
             json.dumps(shown, allow_nan=False)
             leaders += shown["coordinator"]["role"] == "leading"
             wrong |= {(process, what) for what in self._lies(process, pages, shown, agents)}
+        for process, places in self.places.items():
+            if process.is_alive and not process.is_paused and (what := places.wrong()):
+                wrong.add((process, what))
         if leaders > 1:
             wrong |= {(process, "two coordinators say that they lead") for process in awake}
         self._wrong_since_s = {one: self._wrong_since_s.get(one, self._now_s()) for one in wrong}
         for (process, what), since_s in self._wrong_since_s.items():
             if self._now_s() - since_s > HEARTBEAT_S:
-                self._fail(f"for more than a heartbeat {process.name} shows what is not so: {what}")
+                self._fail(f"for more than a heartbeat {process.name} shows what is not so, or may not be: {what}")
         self.num_looks += 1
 
     def _lies(self, process: Process, pages: Pages, shown: Json, agents: Mapping[str, Process]) -> list[str]:
         """What it shows that is not so now."""
         lies = []
+        heard = set()
         for site in shown["sites"]:
             lies += self._lies_about_site(site, shown["time_s"], agents[site["site"]])
+            heard |= {site["site"]} if site["heard_s"] and shown["time_s"] - site["heard_s"] < HEARTBEAT_S else set()
         is_settled = self._now_s() - self._troubled_s.get(process.name, -inf) > SETTLED_S
         term = pages._service.term
         known = list(term.jobs.runners.values()) if term else []
         for job in (snapshot.detail(runner, known, boot_s=0.0) for runner in known):
             record = self._store.records[JOBS, job["job"]].bins
-            lies += self._lies_about_rounds(job)
+            lies += self._lies_about_rounds(job) + self._lies_about_places(job, heard, agents)
             if job["status"] in ENDED and record["status"] != job["status"]:
                 lies.append(f"job {job['job']} is {job['status']}")
             if not job["reason"]:
@@ -113,6 +122,17 @@ class Seen:
             if age_s < HEARTBEAT_S and is_settled and work["phase"] in ("training", "localizing"):
                 doing = self._trainings.is_training(work["job"], site["site"], number)
                 lies += [] if doing else [f"{site['site']} is {work['phase']} in round {number}"]
+        return lies
+
+    def _lies_about_places(self, job: Json, heard: set[str], agents: Mapping[str, Process]) -> list[str]:
+        """Of a site that is asked, and where the job waits, it must say so."""
+        lies = []
+        for row in job["standing"]:
+            places = self.places.get(agents[row["site"]])
+            if places and row["standing"] == "asked" and row["site"] in heard and job["job"] in places.waiting():
+                says_so = WAITS in row["reason"]
+                self.num_waits += says_so
+                lies += [] if says_so else [f"job {job['job']} does not say that it waits at {row['site']}"]
         return lies
 
     def _lies_about_rounds(self, job: Json) -> list[str]:

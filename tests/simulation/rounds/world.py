@@ -23,6 +23,7 @@ from tests.simulation.rounds.desk import ROUNDS, Desk
 from tests.simulation.rounds.faults import AGENTS, COORDINATORS, DESK, LAST_S, Fault
 from tests.simulation.rounds.invariants import LEASES, Invariants, Violation
 from tests.simulation.rounds.network import Network
+from tests.simulation.rounds.places import Places
 from tests.simulation.rounds.processes import WORLD, Process, VirtualLoop
 from tests.simulation.rounds.records import Records
 from tests.simulation.rounds.seen import Seen
@@ -60,9 +61,18 @@ class Outcome:
 
 
 class World:
-    """A run in a VirtualLoop. story: what happened, in lines for people. violation: of a promise, the first one."""
+    """A run in a VirtualLoop. places: of the sites that have few. story: what happened, in lines for people.
+    violation: of a promise, the first one."""
 
-    def __init__(self, seed: int, faults: Sequence[Fault], models: Sequence[str], loop: VirtualLoop, folder: Path):
+    def __init__(
+        self,
+        seed: int,
+        faults: Sequence[Fault],
+        models: Sequence[str],
+        places: Mapping[str, int],
+        loop: VirtualLoop,
+        folder: Path,
+    ) -> None:
         self.story: deque[str] = deque(maxlen=MAX_STORY)
         self.violation: str | None = None
         self.network = Network(Random(f"network of {seed}"), self.fail, lambda name: self._count("messages", name))
@@ -75,6 +85,7 @@ class World:
         self._random = Random(f"sites of {seed}")
         self._records = Records(Random(f"records of {seed}"), loop.time)
         self._faults = faults
+        self._places = places
         self._desk = Desk(models, list(ADDRESSES.values()), self.tell, self.fail)
         self._processes: dict[str, Process] = {}
         self._skews: dict[str, float] = {}
@@ -173,10 +184,13 @@ class World:
         name = process.name.removeprefix("agent-")
         spool_dir = str(self._folder / process.name)
         site = SiteConfig(name=name, rack=1 + SITES.index(name), data_dir=str(self._folder), spool_dir=spool_dir)
+        site.max_jobs = self._places.get(name, site.max_jobs)
         config = SiteAgentConfig(site=site, view=VIEW)  # the leader is found by its lease
         view = self.store.view(VIEW)
         compute: Any = SimulatedCompute(name, Random(f"{name} {self._random.random()}"), self._records, self.trainings)
-        await agent_daemon._serve(Session(config, SiteJobs(config, view, compute), view), compute)
+        jobs = SiteJobs(config, view, compute)
+        self.seen.places[process] = Places(jobs, site.max_jobs)
+        await agent_daemon._serve(Session(config, jobs, view), compute)
 
     def _have_desk(self, do: Coroutine[Any, Any, None], then: Callable[[], None] = lambda: None) -> None:
         async def done() -> None:

@@ -1,11 +1,15 @@
 import os
+import shutil
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import ray
-from ray.exceptions import ObjectStoreFullError, OutOfMemoryError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError
 
 from geotrain.errors import DataError, GeotrainError
+from site_agent.compute import Compute
+from site_agent.config import SiteConfig
 from site_agent.join import fetch as fetching
 from site_agent.join.fetch import fetch, put
 
@@ -47,6 +51,40 @@ def test_a_lack_of_memory_is_said_with_the_field_that_gives_more(
         with pytest.raises(GeotrainError, match=r"out of memory: .*memory pressure\n") as full:
             call(None)
         assert "site.ray.object_store_bytes" in full.value.remedy
+
+
+NO_ROOM = SimpleNamespace(free=5 << 20)
+
+
+def test_a_full_disk_of_rays_own_is_said_whatever_ray_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/small")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: NO_ROOM)
+    with pytest.raises(GeotrainError, match=r"no disk left: /small has 5 MB left: .+") as lost:
+        fetch(fail.remote("die"))
+    assert "RAY_TMPDIR" in lost.value.remedy
+
+
+def test_a_full_disk_of_a_node_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise OutOfDiskError("Local disk is full\nmany more lines")
+
+    monkeypatch.setattr(fetching.ray, "put", full)
+    with pytest.raises(GeotrainError, match=r"no disk left: Local disk is full\n"):
+        put(None)
+
+
+def test_a_ray_that_can_not_be_started_for_want_of_disk_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise RuntimeError("Timed out waiting for file /small/ray/session/gcs_server_port")
+
+    monkeypatch.setattr(ray, "init", init)
+    site = SiteConfig(name="ewr", rack=1, data_dir="nowhere")
+    with pytest.raises(GeotrainError, match="Ray can't be started: Timed out"):
+        Compute(site)
+    monkeypatch.setenv("RAY_TMPDIR", "/small")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: NO_ROOM)
+    with pytest.raises(GeotrainError, match="Ray can't be started: /small has 5 MB left"):
+        Compute(site)
 
 
 def test_a_bug_stays_a_bug() -> None:
