@@ -4,29 +4,27 @@
 # A base image needs Python 3.11 with venv, and nothing else.
 ARG BASE=python:3.11-slim-bookworm
 
+# The packages, in the versions of the lock file: by far the most, and what changes seldom. pip itself stays outside.
 FROM ${BASE} AS packages
 # Empty: for production. `sim`: with the real data and the pictures of `python -m sim`. `spark`: with PySpark.
 ARG EXTRAS=sim
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/geotrain
-WORKDIR /source
-# What is needed, in the versions of the lock file.
-COPY pyproject.toml requirements.lock ./
-RUN python3 -c 'import os, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+COPY pyproject.toml requirements.lock /opt/geotrain/
+RUN cd /opt/geotrain && python3 -m venv --without-pip . && python3 -m venv /tmp/pip \
+    && python3 -c 'import os, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 extras = filter(None, os.environ["EXTRAS"].split(",")); \
 print("\n".join([*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]))' > wanted.txt \
-    && /opt/geotrain/bin/pip install --constraint requirements.lock --requirement wanted.txt setuptools
+    && /tmp/pip/bin/pip --python bin/python --no-cache-dir --disable-pip-version-check \
+        install --constraint requirements.lock --requirement wanted.txt \
+    && rm -rf /tmp/pip
 
-FROM packages AS program
+FROM ${BASE} AS program
+WORKDIR /source
 COPY . .
-RUN /opt/geotrain/bin/pip install --no-deps --no-build-isolation --target /opt/program .
+RUN python3 -m venv /tmp/pip && /tmp/pip/bin/pip --no-cache-dir --disable-pip-version-check \
+        install --constraint requirements.lock setuptools \
+    && /tmp/pip/bin/pip install --no-deps --no-build-isolation --target /opt/program .
 
-FROM packages AS lean
-RUN /opt/geotrain/bin/pip uninstall --yes setuptools pip
-
-FROM ${BASE}
-# The packages are by far the most, and change seldom.
-COPY --from=lean /opt/geotrain /opt/geotrain
+FROM packages
 COPY --from=program /opt/program /opt/program
 # What a program keeps (spools, caches, data) goes below its working folder: mount a volume there.
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/geotrain geotrain

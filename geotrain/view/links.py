@@ -22,6 +22,8 @@ from geotrain.wire.info import decode_reply, encode_request
 Address = tuple[str, int, str]  # host, port, and what its certificate is for
 
 READ_BYTES = 1 << 16
+# A machine that is there takes a connection in a round trip, however busy its programs are; it is asked again at 1 s.
+CONNECT_DEADLINE_S = 3.0
 HUNG_UP = (
     "it hung up before it had answered",
     "look at its log; if it speaks TLS, set view.tls.ca; if it asks for a certificate, view.tls.cert",
@@ -139,7 +141,7 @@ def _first(addresses: Sequence[str], port: int, end_s: float) -> socket.socket:
         if time.monotonic() >= end_s:
             break
         try:
-            return socket.create_connection((address, port), _left_s(end_s))
+            return socket.create_connection((address, port), min(_left_s(end_s), CONNECT_DEADLINE_S))
         except OSError as error:
             failed = error
     raise failed
