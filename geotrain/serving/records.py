@@ -45,8 +45,10 @@ class EquiColumns:
 
     def values(self, bins: Mapping[str, Any] | None, row: Row) -> dict[str, Any]:
         """What the record gives to the row. bins: None where there is no record."""
-        others = [(row[ours], bins and bins.get(theirs)) for ours, theirs in self.others.items()]
-        if bins is None or any(own is None or own != found for own, found in others):
+        for ours, theirs in self.others.items():
+            if (own := row[ours]) is None or (bins is not None and own != bins.get(theirs)):
+                bins = None
+        if bins is None:
             return dict.fromkeys(self.columns)
         return {new: bins.get(theirs) for new, theirs in self.taken.items()}
 

@@ -46,7 +46,9 @@ class Scorer:
                 f"the encoding of the state {reference} is none of its task: {error!r}", "publish it as a job does"
             ) from error
         self.state = state
-        self._model = _with_tensors(build_model(task, encoding, allowed), state)
+        self._model = model = _with_tensors(build_model(task, encoding, allowed), state)
+        # A call of a module looks for hooks of many kinds first: a sixth of what one row takes.
+        self._forward = model if model._forward_pre_hooks or model._forward_hooks else model.forward
         self._records = record_columns(task, live)
         given = {column for columns in self._records for column in columns.columns}
         needs = [name for columns in self._records for name in columns.needs]
@@ -77,7 +79,7 @@ class Scorer:
             np.ndarray((len(rows), len(categorical)), np.int64, places),
         )
         with torch.inference_mode():
-            outputs: NDArray[np.float32] = self._model(inputs).numpy()
+            outputs: NDArray[np.float32] = self._forward(inputs).numpy()
         return outputs
 
     def _asked(self, row: Row) -> Asked:

@@ -52,7 +52,7 @@ class Encoder:
         numbers -= self._means
         numbers /= self._deviations
         np.minimum(np.maximum(numbers, -MAX_DEVIATIONS, out=numbers), MAX_DEVIATIONS, out=numbers)
-        np.putmask(numbers, missing, 0)
+        np.copyto(numbers, 0, where=missing)
         return {
             "numeric": torch.from_numpy(numbers.astype(np.float32)),
             "missing": torch.from_numpy(missing.astype(np.float32)),
@@ -60,22 +60,22 @@ class Encoder:
         }
 
 
-def log_columns(task: TaskConfig) -> NDArray[np.intp]:
-    """The places of the numeric features whose logarithm is taken."""
-    return np.array(
-        [i for i, name in enumerate(task.numeric()) if task.features[name].transform == "signed_log"], np.intp
-    )
+def log_columns(task: TaskConfig) -> NDArray[np.bool_]:
+    """Of which of the numeric features (k,) the logarithm is taken."""
+    return np.array([task.features[name].transform == "signed_log" for name in task.numeric()], np.bool_)
 
 
-def transform(numbers: NDArray[np.float64], logs: NDArray[np.intp]) -> NDArray[np.bool_]:
+def transform(numbers: NDArray[np.float64], logs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Transforms numbers (n, k) in place, before they are standardised. Returns which are missing or not finite.
 
-    logs: the columns of which the logarithm is taken, sign kept.
+    logs: (k,), true for the columns of which the logarithm is taken, sign kept.
     """
     missing = np.logical_not(np.isfinite(numbers))
-    if len(logs):
-        taken = numbers.take(logs, 1)  # in one piece: numpy may round another way where it is not
-        numbers[:, logs] = np.copysign(np.log1p(np.abs(taken)), taken)
+    # Of all columns: for a single row, to pick some takes longer; and where they are not in one piece, numpy may round
+    # another way.
+    taken = np.abs(numbers)
+    np.log1p(taken, out=taken)
+    np.copyto(numbers, np.copysign(taken, numbers, out=taken), where=logs)
     return missing
 
 

@@ -68,13 +68,19 @@ class TabularNet(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the outputs (n,), for a classification as logits."""
-        categories = inputs["categorical"].unbind(1)
         # By functions: for a single row, the calls of modules take longer than what they do.
-        embedded = [torch.embedding(table.weight, of) for table, of in zip(self._tables, categories, strict=True)]
-        hidden = torch.cat([inputs["numeric"], inputs["missing"], *embedded], dim=1)
+        hidden = torch.cat([inputs["numeric"], inputs["missing"], *self._embedded(inputs["categorical"])], dim=1)
         for layer in self._linear:
             hidden = torch.addmm(layer.bias, hidden, layer.weight.t()).relu_()
             if self.training:
                 hidden = functional.dropout(hidden, self._dropout)
         output = torch.addmm(self.head.bias, hidden, self.head.weight.t())
         return output.squeeze(1)
+
+    def _embedded(self, categories: Tensor) -> list[Tensor]:
+        """The vectors of the categories (n, c), a tensor a feature."""
+        if len(categories) == 1:  # where they lie in the tables: to gather them takes twice as long
+            [places] = categories.tolist()
+            return [table.weight[at : at + 1] for table, at in zip(self._tables, places, strict=True)]
+        columns = categories.unbind(1)
+        return [torch.embedding(table.weight, of) for table, of in zip(self._tables, columns, strict=True)]

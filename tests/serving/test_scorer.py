@@ -17,7 +17,7 @@ from geotrain.states.lookup import State
 from geotrain.states.manifest import Manifest
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Encoding
-from geotrain.tasks.model import build_model
+from geotrain.tasks.model import TabularNet, build_model
 from geotrain.tasks.samples import encode, summarize
 from geotrain.tasks.targets import DEFAULT_TARGETS
 from geotrain.view.keyed import Record
@@ -60,7 +60,7 @@ class Inputs(nn.Module):
 
 
 def inputs_of(scorer: Scorer, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    scorer._model = model = Inputs()
+    scorer._forward = model = Inputs()
     scorer.outputs(rows)
     [seen] = model.seen
     return seen
@@ -88,7 +88,7 @@ def test_every_flight_of_a_year_is_encoded_as_it_was_for_training(flights: tuple
     scorer, rows = scorer_of(state), frame.rows(named=True)
     assert_same(trained, inputs_of(scorer, rows))
     assert len(rows) > 100_000
-    scorer._model = alone = Inputs()
+    scorer._forward = alone = Inputs()
     some = range(0, len(rows), len(rows) // ROWS_ALONE)
     for number in some:
         scorer.outputs([rows[number]])
@@ -115,6 +115,24 @@ def test_the_output_is_that_of_the_states_own_model() -> None:
     model.load_state_dict(dict(state.tensors))
     expected = model.eval()(encode(frame, TASK, encoding)).detach().numpy()
     assert scorer_of(state).outputs(frame.rows(named=True)).tolist() == expected.tolist()
+
+
+class Hooked(TabularNet):
+    """A model whose calls do more than `forward`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register_forward_hook(lambda module, given, output: output + 1000)
+
+
+def test_what_a_model_hooks_into_its_calls_is_done() -> None:
+    frame = joined([row()])
+    plain = state_of(TASK, frame)
+    task = plain.manifest.metadata["task"].replace("geotrain.tasks.model.TabularNet", f"{__name__}.Hooked")
+    hooked = state_of(TASK, frame, metadata=dict(plain.manifest.metadata) | {"task": task})
+    rows = frame.rows(named=True)
+    scored = Scorer(hooked, live=(), allowed=[f"{__name__}.*"]).outputs(rows)
+    assert scored == pytest.approx(scorer_of(plain).outputs(rows) + 1000)
 
 
 def test_a_model_takes_the_states_tensors_and_no_copies() -> None:

@@ -32,8 +32,20 @@ def test_the_output_is_that_of_the_models_layers_one_after_the_other() -> None:
     embedded = [layer(inputs["categorical"][:, i]) for i, layer in enumerate(model.embeddings)]
     hidden = model.body(torch.cat([inputs["numeric"], inputs["missing"], *embedded], dim=1))
     assert torch.equal(model(inputs), model.head(hidden).squeeze(1))
+    alone = {name: of[4:5] for name, of in inputs.items()}
+    hidden = model.body(torch.cat([alone["numeric"], alone["missing"], *(of[4:5] for of in embedded)], dim=1))
+    assert torch.equal(model(alone), model.head(hidden).squeeze(1))
     model.train()
     assert not torch.equal(model(inputs), model(inputs))
+
+
+def test_a_row_alone_trains_the_categories_that_it_has_and_no_others() -> None:
+    model = TabularNet(2, [3, 5], width=6)
+    model(
+        {"numeric": torch.ones(1, 2), "missing": torch.zeros(1, 2), "categorical": torch.tensor([[2, 0]])}
+    ).sum().backward()
+    trained = [(of.weight.grad != 0).any(dim=1).tolist() for of in model.embeddings if of.weight.grad is not None]
+    assert trained == [[False, False, True], [True, False, False, False, False]]
 
 
 def test_the_same_seed_makes_the_same_model() -> None:
