@@ -113,7 +113,7 @@ class JobConfig:
     task: what is learned from which columns.
     strategy: how updates become the next model.
     gate: what a round's state must measure to be the `production` of its model, or else be its `candidate`
-      (`gate=measured gate.metric=...`); none: it is production as soon as it is committed.
+      (`gate.metric=...`); without one it is production as soon as it is committed.
     """
 
     sites: list[str] = MISSING
@@ -126,7 +126,7 @@ class JobConfig:
     seed: int = 0
     task: TaskConfig = MISSING
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    gate: Gate | None = None
+    gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:
         if not self.sites or len(set(self.sites)) != len(self.sites):
@@ -178,5 +178,4 @@ def register() -> None:
     store.store(group="schema", name="coordinator", node=CoordinatorConfig)
     store.store(group="schema", name="launch", node=LaunchConfig)
     store.store(group="schema", name="strategy", node=StrategyConfig)
-    store.store(group="schema", name="gate", node=Gate)
     store.store(group="schema", name="task", node=TaskConfig)

@@ -269,7 +269,7 @@ class Publisher:
     def _decide(self, scope: str, measured: Measured, weight: Mapping[str, float]) -> Decision:
         """Decide which alias is to point to a state of the scope that measures so."""
         gate = self._config.gate
-        if gate is None:
+        if not gate.metric:
             return Decision("production", "")
         try:
             head = read_head(self._view, self._config.task.name, scope)
@@ -282,7 +282,7 @@ class Publisher:
 
     def _noted(self, decision: Decision) -> dict[str, object]:
         """What a state's lineage says of the decision on it."""
-        return {"gate": {"alias": decision.alias, "reason": decision.reason}} if self._config.gate else {}
+        return {"gate": {"alias": decision.alias, "reason": decision.reason}} if self._config.gate.metric else {}
 
     def _move_alias(self, scope: str, committed: CommitFacts | LocalizedFacts) -> None:
         move_alias(

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 class Gate:
     """What a new state must measure to become production; otherwise it is a candidate.
 
-    metric: which of the metrics that sites report; greater is better, but for `loss`
+    metric: which of the metrics that sites report, greater being better but for `loss`; empty: there is no gate, and
+        every state is production
     min_gain: the least by which the mean over the sites must be better than production's; below 0, how much worse it
         may be
     max_drop: the most by which any single site may be worse off than with production; none: any
     """
 
-    metric: str = "loss"
+    metric: str = ""
     min_gain: float = 0.0
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.metric:
-            raise ValueError("gate.metric must name a metric that sites report, such as loss")
+        if not self.metric and (self.min_gain or self.max_drop is not None):
+            raise ValueError("gate.metric must name the metric of gate.min_gain and gate.max_drop, such as loss")
         if not math.isfinite(self.min_gain):
             raise ValueError(f"gate.min_gain must be finite, got {self.min_gain}")
         if self.max_drop is not None and not self.max_drop >= 0:

@@ -128,7 +128,8 @@ def test_tensors_that_a_model_uses_twice_do_not_move_together(world, monkeypatch
 
 
 def with_gate(world: World, **gate: float) -> None:
-    world.config = config_from_json(JobConfig, json.dumps(json.loads(world.config_json) | {"gate": gate}))
+    changes = {"gate": {"metric": "loss", **gate}}
+    world.config = config_from_json(JobConfig, json.dumps(json.loads(world.config_json) | changes))
     world.publisher = world.new_publisher()
     world.publisher.restore(world.facts)
 

@@ -15,7 +15,7 @@ def measured(ewr, jfk, metric="auc"):
 
 
 def test_the_first_state_goes_to_production():
-    assert decide(Gate(), measured(0.5, 0.5), None, EQUAL).alias == "production"
+    assert decide(Gate(metric="loss"), measured(0.5, 0.5), None, EQUAL).alias == "production"
 
 
 @pytest.mark.parametrize("current", [{}, {"ewr": {}}, measured(0.9, 0.9, "auc"), measured(math.nan, math.inf, "loss")])
@@ -49,8 +49,12 @@ def test_sites_count_by_their_weights():
 
 
 def test_a_lower_loss_is_better():
-    assert decide(Gate(), measured(0.3, 0.3, "loss"), measured(0.4, 0.4, "loss"), EQUAL).alias == "production"
-    assert decide(Gate(), measured(0.4, 0.4, "loss"), measured(0.3, 0.3, "loss"), EQUAL).alias == "candidate"
+    assert (
+        decide(Gate(metric="loss"), measured(0.3, 0.3, "loss"), measured(0.4, 0.4, "loss"), EQUAL).alias == "production"
+    )
+    assert (
+        decide(Gate(metric="loss"), measured(0.4, 0.4, "loss"), measured(0.3, 0.3, "loss"), EQUAL).alias == "candidate"
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -70,9 +74,13 @@ def test_a_stricter_gate_never_lets_more_through(new, current, min_gain, max_dro
         assert alias(min_gain=min_gain, max_drop=max_drop) == "candidate"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("metric", ""), ("min_gain", math.nan), ("max_drop", -0.1), ("max_drop", math.nan)]
-)
+@pytest.mark.parametrize(("field", "value"), [("min_gain", math.nan), ("max_drop", -0.1), ("max_drop", math.nan)])
 def test_a_gate_that_makes_no_sense_is_refused_by_the_fields_name(field, value):
     with pytest.raises(ValueError, match=rf"gate\.{field}"):
-        Gate(**{field: value})
+        Gate(metric="auc", **{field: value})
+
+
+@pytest.mark.parametrize("limit", [{"min_gain": 0.01}, {"max_drop": 0.0}])
+def test_a_limit_without_a_metric_is_refused_with_what_is_missing(limit):
+    with pytest.raises(ValueError, match=r"gate\.metric must name the metric"):
+        Gate(**limit)
