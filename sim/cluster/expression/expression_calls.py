@@ -218,17 +218,29 @@ class _Regex:
         return bool(_C.regexec(self._compiled, ctypes.c_char_p(text), 0, None, 0) == 0)
 
 
-def regex_of(pattern: bytes, flags: int) -> _Regex:
-    """An expression that is found where the pattern is, anywhere in a text. Raises Refused.
+class _Anywhere:
+    """An expression that is found where a pattern is, anywhere in a text. Raises Refused.
 
-    It begins with all that may go before it, so that the library does not begin anew at every byte of a text.
+    It begins with all that may go before it, so that the library does not begin anew at every byte of a text. But in
+    the middle of a pattern the library takes ^ for the beginning of a line, too, whatever the flags say.
     """
-    pattern = pattern.partition(b"\0")[0]  # where it ends in C
-    opening, closing = (b"(", b")") if flags & _EXTENDED else (rb"\(", rb"\)")
-    _Regex(pattern, flags)
-    if _is_regex(opening + pattern, flags):  # a parenthesis in it that closes nothing would close ours
-        raise Refused(ResultCode.PARAMETER)
-    return _Regex(b"^.*" + opening + pattern + closing, flags)
+
+    def __init__(self, pattern: bytes, flags: int) -> None:
+        opening, closing = (b"(", b")") if flags & _EXTENDED else (rb"\(", rb"\)")
+        self._plain = _Regex(pattern, flags)
+        if _is_regex(opening + pattern, flags):  # a parenthesis in it that closes nothing would close ours
+            raise Refused(ResultCode.PARAMETER)
+        self._begun = _Regex(b"^.*" + opening + pattern + closing, flags)
+        self._has_ends = b"^" in pattern or b"$" in pattern
+
+    def matches(self, text: bytes) -> bool:
+        """Whether it is found in the text."""
+        return (self._plain if self._has_ends and b"\n" in text else self._begun).matches(text)
+
+
+def regex_of(pattern: bytes, flags: int) -> _Anywhere:
+    """What finds a pattern. Raises Refused."""
+    return _Anywhere(pattern.partition(b"\0")[0], flags)  # where it ends in C
 
 
 def _is_regex(pattern: bytes, flags: int) -> bool:

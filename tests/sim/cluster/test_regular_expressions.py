@@ -5,7 +5,7 @@ from random import Random
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geotrain.wire.codes import Field, ResultCode
@@ -34,6 +34,7 @@ parts = st.lists(
 )
 
 
+@example("^a", 0, "\na")
 @settings(max_examples=300, deadline=None)
 @given(parts.map("".join), st.integers(0, 15), st.text("ab\nc", max_size=6))
 def test_a_pattern_matches_what_the_library_matches(pattern: str, flags: int, text: str) -> None:

@@ -18,7 +18,7 @@ from geotrain.states.aliases import head_of, pin, promote, rollback, unpin
 from geotrain.states.collect import collect, retention
 from geotrain.states.heads import fence, move_alias
 from geotrain.states.lookup import ModelLookup, State
-from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, Manifest, head_key, reference
+from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, Manifest, UnknownState, head_key, reference
 from geotrain.states.publish import write_state
 from geotrain.view.connect import View
 from geotrain.view.query import read_set
@@ -235,7 +235,10 @@ class World:
         self._client.send_late()
         self._view = self._calm
         self._epoch += 1
-        self._lead()
+        try:
+            self._lead()
+        except UnknownState as error:
+            raise Violation(f"version {self._committed} is committed: {error.what}") from None
         for _ in range(3):
             self._clock.advance(GRACE_S * 1.01)
             self._collect()
