@@ -1,7 +1,7 @@
 """Starts docker-compose.multisite.yml, breaks it, and asserts from outside, by report and command line, that it holds.
 
-`python -m scripts.try_regions` (make test-compose), with docker compose or podman-compose; about ten minutes on two
-cores. Leaves nothing running; `--keep` leaves everything as it is.
+`python -m scripts.try_regions` (make test-compose), with docker compose or podman-compose; 14 minutes on two cores.
+Leaves nothing running; `--keep` leaves everything as it is.
 """
 
 import errno
