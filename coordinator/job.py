@@ -22,6 +22,8 @@ from coordinator.rules import Phase, Rules
 
 # How often a round is gathered again since it lost a site that it needs, before the job is given up.
 MAX_GATHERINGS = 3
+# Of these, for sites that say that they can't: the last is for one that comes back.
+MAX_RETRIES = 2
 
 NOTHING = JobFacts()
 
@@ -70,7 +72,8 @@ class Job:
             case events.SiteFailed(site, reason, number) if number is None or self._concerns_now(number):
                 # It may answer the next round's cut again, unless it never accepted the task.
                 self._lose(site, reason)
-                if number is not None and not event.is_final and self._needs(site):
+                may_pass = number is not None and not event.is_final and self._num_gatherings < MAX_RETRIES
+                if may_pass and self._needs(site):
                     return self._gather_again(now_s)
             case events.SitePrepared(site) if site in self._connected:
                 self._cut.prepared[site] = event

@@ -13,7 +13,7 @@ from coordinator import events, instructions
 from coordinator.events import Event, Held
 from coordinator.facts import CommitFacts, JobFacts, RoundFacts
 from coordinator.instructions import Instruction
-from coordinator.job import MAX_GATHERINGS, Job
+from coordinator.job import MAX_GATHERINGS, MAX_RETRIES, Job
 from coordinator.quorum import Decision, Outcome, decide
 from coordinator.rules import Phase, Rules
 from geotrain.view.cut import Rows
@@ -331,14 +331,31 @@ def test_a_needed_site_that_fails_is_asked_again_and_nothing_is_lost():
 def test_a_needed_site_that_fails_over_and_over_ends_the_job_with_its_reason():
     drive = Driver(NEEDED)
     drive.start_model()
-    for _ in range(MAX_GATHERINGS):
+    for _ in range(MAX_RETRIES):
         drive(events.SiteFailed("lga", "no memory", 1))
         drive(*(events.SitePrepared(site, None, 1) for site in SITES))
         assert drive.job.phase is Phase.TRAINING
     [end] = drive(events.SiteFailed("lga", "no memory", 1))
     assert end.status == "failed"
-    assert "was gathered 3 times again" in end.reason
+    assert "too few sites left" in end.reason
     assert "no memory" in end.reason
+
+
+def test_a_site_that_fails_over_and_over_does_not_end_the_job_while_one_that_is_away_may_come_back():
+    drive = Driver()
+    drive.gather()
+    drive(events.SiteLeft("lga", "it hung up"))
+    for _ in range(MAX_RETRIES):
+        drive(events.SiteFailed("jfk", "no memory", 1))
+        drive(events.SitePrepared("ewr"), events.SitePrepared("jfk"))
+    assert drive(events.SiteFailed("jfk", "no memory", 1)) == []
+    assert "waiting for lga to come back" in drive.job.reason
+    drive(events.SiteJoined("lga"))
+    assert drive(events.SitePrepared("lga")) == [instructions.Prepare(site) for site in SITES]
+    drive(*(events.SitePrepared(site) for site in SITES))
+    drive(events.SiteFailed("jfk", "no memory", 1))
+    decided, _ = drive.agree(("ewr", "lga"))
+    assert decided.sites == ("ewr", "lga")
 
 
 def test_a_needed_site_that_would_do_the_same_again_is_not_asked_again():
