@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geotrain.errors import ConfigError
-from geotrain.states.heads import Bins, change_head, check_counts, pointed
+from geotrain.states.heads import Bins, change_head, check_counts, pointed, read_record
 from geotrain.states.manifest import ALIASES, MANIFESTS, Manifest, UnknownState, check_names, head_key, reference
 from geotrain.view.connect import View
 from geotrain.view.query import read_set
@@ -68,7 +68,7 @@ def head_of(bins: Bins) -> Head:
 def read_head(view: View, model: str, scope: str) -> Head:
     """Returns a scope as it is now. Raises UnknownState where it has no state."""
     check_names(model, scope, "production")
-    record = view.get(ALIASES, head_key(model, scope), reads="linearizable")
+    record = read_record(view, model, scope)
     if record is None or not record.bins["newest"]:
         raise UnknownState(f"model {model} has no state in scope {scope}", "`geotrain models` lists what there is")
     return head_of(record.bins)

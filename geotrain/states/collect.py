@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from geotrain.states.aliases import Head, head_of
-from geotrain.states.heads import Bins, change_head, removed
-from geotrain.states.manifest import ALIASES, GRACE_S, MANIFESTS, TENSORS, Manifest, head_key, reference
+from geotrain.states.heads import Bins, bins_of, change_head, read_record, removed
+from geotrain.states.manifest import ALIASES, GRACE_S, MANIFESTS, TENSORS, Manifest, reference
 from geotrain.view.connect import View
 from geotrain.view.keyed import Conflict
 from geotrain.view.query import read_set
@@ -164,8 +164,7 @@ def _give_up(
             return given_up(bins, num_newest, [version for version in abandoned if version > bins["newest"]])
 
         if dry_run:
-            record = view.get(ALIASES, head_key(model, scope), reads="linearizable")
-            known: Bins = record.bins if record else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
+            known = bins_of(read_record(view, model, scope), model, scope)
             after = known | change(known)
         else:
             after = change_head(view, model, scope, change)

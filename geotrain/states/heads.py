@@ -81,6 +81,11 @@ def read_record(view: View, model: str, scope: str) -> Record | None:
     return view.get(ALIASES, head_key(model, scope), reads="linearizable")
 
 
+def bins_of(head: Record | None, model: str, scope: str) -> Bins:
+    """Returns what a head says; of a scope without one, that it has nothing."""
+    return head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
+
+
 def write_manifest(view: View, fields: dict[str, Any], epoch: int | None, head: Record | None) -> tuple[int, int]:
     """Writes a manifest of these fields as the next version. Returns the version, and how many bytes were written.
 
@@ -152,7 +157,7 @@ def change_head(
     for pause_s in pauses(view.config.ride_through_s):
         head, seen = seen or read_record(view, model, scope), None
         _check_epoch(head, epoch, key)
-        known: Bins = head.bins if head else {"model": model, "scope": scope, "newest": 0, "aliases": {}}
+        known = bins_of(head, model, scope)
         bins = known | change(known) | _signed(epoch)
         if bins == known:
             return known

@@ -38,15 +38,14 @@ CUT = CutFacts(decided_s=0, rows=10, dropped=0, equal=True, proof=proof(ZEROS))
 FIRST = RoundFacts(round=0, commit=CommitFacts(committed_s=0, version=7))
 OPEN = RoundFacts(round=1, base_version=0, sites=SITES, cut=CUT)
 LEFT = JobFacts(rounds=(FIRST, OPEN))
+LGA_HOLDS_NOTHING = (
+    *(events.SitePrepared(site, Held(1, 7)) for site in ("ewr", "jfk")),
+    events.SitePrepared("lga"),
+)
 
 
 def test_who_finds_other_rows_in_the_cut_waits_for_the_next_round_where_there_are_enough_without_it():
-    job, asked = resumed(
-        LEFT,
-        events.SitePrepared("ewr", Held(1, 7)),
-        events.SitePrepared("jfk", Held(1, 7)),
-        events.SitePrepared("lga"),
-    )
+    job, asked = resumed(LEFT, *LGA_HOLDS_NOTHING)
     assert asked == [instructions.ScanCut(("lga",), 1, 7)]
     assert report(job, "lga", OTHERS) == [instructions.Train(("ewr", "jfk"), 1, 7)]
     assert "rows of it were written since" in job.standing()["lga"][1]
@@ -78,12 +77,7 @@ def test_where_a_site_is_needed_that_can_not_have_the_cut_again_all_that_have_no
 
 
 def test_where_all_that_scan_leave_the_others_go_on_with_what_they_hold():
-    job, _ = resumed(
-        LEFT,
-        events.SitePrepared("ewr", Held(1, 7)),
-        events.SitePrepared("jfk", Held(1, 7)),
-        events.SitePrepared("lga"),
-    )
+    job, _ = resumed(LEFT, *LGA_HOLDS_NOTHING)
     job.handle(events.SiteLeft("lga", "it hung up"), now_s=NOW_S)
     assert job.phase is Phase.TRAINING
     done = replace(OPEN, round=2, cut=replace(CUT, dropped=1), commit=CommitFacts(committed_s=0, version=9))
