@@ -19,8 +19,9 @@ from benchmarks.setting import new_parser, open_view
 from geotrain.states.cache import StateCache
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, head_key
-from geotrain.states.publish import NUM_THREADS, RECORD_OVERHEAD_BYTES, publish
+from geotrain.states.publish import RECORD_OVERHEAD_BYTES, publish
 from geotrain.view.connect import View
+from geotrain.view.keyed import NUM_THREADS
 
 MODEL = "benchmark"
 TENSOR_VALUES = 1_000_000  # of 4 bytes

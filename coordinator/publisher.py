@@ -7,9 +7,8 @@ between and does the same again ends with the same version.
 import math
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -31,14 +30,12 @@ from geotrain.states.publish import Tensors, write_state
 from geotrain.tasks.features import Encoding, Statistics
 from geotrain.tasks.model import build_model
 from geotrain.updates.checks import check
-from geotrain.updates.chunks import is_intact
+from geotrain.updates.chunks import SpooledFile
 from geotrain.updates.codec import TensorFile
 from geotrain.view.connect import View
 from geotrain.view.keyed import Record
 
 GLOBAL = "global"
-# That take the mean of updates, and look whether these are as they came.
-NUM_THREADS = 2
 
 
 def site_scope(site: str) -> str:
@@ -55,12 +52,6 @@ class SpoolLost(GeotrainError):
 
 def _lost(error: Exception) -> SpoolLost:
     return SpoolLost(f"spool_dir lost an update: {error}", "Look at that disk; the sites send again.")
-
-
-def _check_spooled(update: UpdateArrived) -> None:
-    """Raise UpdateRefused or OSError unless it is as it came."""
-    if not is_intact(update.path):
-        raise UpdateRefused(f"{update.path} was damaged on its disk")
 
 
 def _own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -158,35 +149,25 @@ class Publisher:
         lineage |= self._earlier(updates, number)
         try:
             with ExitStack() as files:
-                opened = [(weight[update.site], files.enter_context(TensorFile(update.path))) for update in updates]
-                moved = files.enter_context(closing(self._moved(self._outer, opened, updates)))  # before its files
-                return self._write(GLOBAL, moved, lineage, self._outer.state())
+                opened = [(weight[update.site], files.enter_context(SpooledFile(update.path))) for update in updates]
+                return self._write(GLOBAL, self._moved(self._outer, opened), lineage, self._outer.state())
         except (UpdateRefused, OSError) as error:  # it was fit when it came
             raise _lost(error) from None
 
     def _moved(
-        self, outer: OuterStep, opened: Sequence[tuple[float, TensorFile]], updates: Sequence[UpdateArrived]
-    ) -> Generator[tuple[str, torch.Tensor], None, None]:
-        """The tensors of the next model, each as soon as it has taken its step; ahead of who writes them.
+        self, outer: OuterStep, updates: Sequence[tuple[float, SpooledFile]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of the next model, each as soon as it has taken its step: the one before is on its way then.
 
         Ends with UpdateRefused or OSError, and no manifest names the tensors, unless every update is still as it came.
         """
-
-        def move(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
-            if tensor.is_floating_point():
-                outer.step(name, weighted_mean(opened, name))
-            return name, tensor
-
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
-            moves = [pool.submit(move, name, tensor) for name, tensor in self.model.items()]
-            checks = [pool.submit(_check_spooled, update) for update in updates]
-            try:
-                for moved in moves:
-                    yield moved.result()
-                for check in checks:
-                    check.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        moved = updates[0][1].entries.keys()
+        for name in moved:  # in the order of the files: so they are checked while they are read
+            outer.step(name, weighted_mean(updates, name))
+            yield name, self.model[name]
+        yield from ((name, tensor) for name, tensor in self.model.items() if name not in moved)
+        for _, update in updates:
+            update.check_intact()
 
     def commit(self, facts: RoundFacts) -> None:
         """From here on the round is committed, and its state the newest."""
@@ -203,13 +184,13 @@ class Publisher:
         measured = dict(update.metrics)
         decision = self._decide(scope, {update.site: measured}, {update.site: 1.0})
         try:
-            _check_spooled(update)
-        except (UpdateRefused, OSError) as error:
+            with SpooledFile(update.path) as file:
+                file.check_intact()
+                own = ((name, file.tensor(name) if name in file.entries else kept) for name, kept in self.model.items())
+                lineage = {"base_version": base_version, "metrics": measured, **self._earlier([update], 0)}
+                version = self._write(scope, own, lineage | self._noted(decision), ())
+        except (UpdateRefused, OSError) as error:  # it was fit when it came
             raise _lost(error) from None
-        with TensorFile(update.path) as file:
-            tensors = ((name, file.tensor(name) if name in file.entries else kept) for name, kept in self.model.items())
-            lineage = {"base_version": base_version, "metrics": measured, **self._earlier([update], 0)}
-            version = self._write(scope, tensors, lineage | self._noted(decision), ())
         facts = LocalizedFacts(
             site=update.site,
             committed_s=time.time(),

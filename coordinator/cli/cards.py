@@ -13,7 +13,7 @@ from coordinator.cli.show import row as add_row
 from coordinator.cli.words import clock, size
 from geotrain.states.aliases import Head, Move
 from geotrain.states.collect import Collection
-from geotrain.states.difference import Difference, described, num_bytes
+from geotrain.states.difference import Difference, described
 from geotrain.states.manifest import Manifest
 
 MAX_TENSORS = 12  # of a card; all of them are in its JSON
@@ -94,11 +94,11 @@ def _sites(lineage: Mapping[str, Any]) -> RenderableType:
 
 
 def _tensors(manifest: Manifest) -> RenderableType:
-    entries = sorted(manifest.tensors.items(), key=lambda item: -num_bytes(item[1]))
+    entries = sorted(manifest.tensors.items(), key=lambda item: -item[1].num_bytes)
     table = table_of("name", "type and shape", ">size", ">parts")
     for name, entry in entries[:MAX_TENSORS]:
-        add_row(table, name, described(entry) or "", size(num_bytes(entry)), str(len(entry.parts)))
-    total = sum(num_bytes(entry) for _, entry in entries)
+        add_row(table, name, described(entry) or "", size(entry.num_bytes), str(len(entry.parts)))
+    total = sum(entry.num_bytes for _, entry in entries)
     more = f", of which the {MAX_TENSORS} largest are shown" if len(entries) > MAX_TENSORS else ""
     resume = f"; {len(manifest.resume)} more to train on from here" if manifest.resume else ""
     return Group(table, Text(f"  {len(entries)} tensors, {size(total)}{more}{resume}", DIM))

@@ -143,7 +143,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 def _open(path: Path, entry: TensorEntry) -> tuple[mmap.mmap | bytes, Sequence[int]]:
     """The file in memory, private to who maps it, and the lengths of the parts. Raises OSError, ValueError."""
-    num_bytes = _num_bytes(entry)
+    num_bytes = entry.num_bytes
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if entry.parts else b""
     if len(data) != num_bytes + 4 * len(entry.parts):
@@ -160,14 +160,10 @@ def _slices(data: mmap.mmap | bytes, lengths: Sequence[int]) -> list[memoryview]
 
 
 def _as_tensor(data: mmap.mmap | bytes, entry: TensorEntry) -> torch.Tensor:
-    num_bytes = _num_bytes(entry)
+    num_bytes = entry.num_bytes
     if not num_bytes:
         return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
     return torch.frombuffer(data, dtype=DTYPES[entry.dtype], count=prod(entry.shape)).reshape(entry.shape)
-
-
-def _num_bytes(entry: TensorEntry) -> int:
-    return prod(entry.shape) * DTYPES[entry.dtype].itemsize
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

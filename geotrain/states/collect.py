@@ -20,7 +20,8 @@ from geotrain.states.manifest import ALIASES, GRACE_S, MANIFESTS, TENSORS, Manif
 from geotrain.view.connect import View
 from geotrain.view.keyed import Conflict
 from geotrain.view.query import read_set
-from geotrain.view.removal import MAX_RECORDS, RECORDS_PER_BATCH, Idle, digest_of, idle_records, remove_idle
+from geotrain.view.removal import MAX_RECORDS, Idle, digest_of, idle_records, remove_idle
+from geotrain.view.settle import RECORDS_PER_BATCH
 
 NUM_NEWEST = 10
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from geotrain.states.manifest import Manifest, TensorEntry
@@ -72,11 +71,6 @@ def flat(values: Values, prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
-
-
-def num_bytes(entry: TensorEntry) -> int:
-    """Returns the bytes of a tensor: a type's word says its bits, but for BOOL."""
-    return prod(entry.shape) * int(entry.dtype.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") or 8) // 8
 
 
 def described(entry: TensorEntry | None) -> str | None:

@@ -2,8 +2,8 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
@@ -35,8 +35,10 @@ from geotrain.view.query import read_set
 
 logger = logging.getLogger(__name__)
 
-PARTS_PER_BATCH = 16  # of half a MiB at most
-BATCHES_AT_ONCE = 2  # one is on its way while the other is verified
+# In one trip: small ones are many to a batch, and a larger batch costs the client more than two.
+PARTS_PER_BATCH = 64
+BATCH_BYTES = 1 << 20
+BATCHES_AT_ONCE = 3  # some are on their way while another is verified
 Bytes = bytes | memoryview
 HEAD_BINS = ("newest", "aliases", "changes")
 
@@ -171,9 +173,8 @@ class ModelLookup:
         missing: Sequence[TensorEntry], source: "_Parts", cache: StateCache | None
     ) -> dict[TensorEntry, torch.Tensor]:
         keep = from_parts if cache is None else cache.write
-        with ThreadPoolExecutor(BATCHES_AT_ONCE) as pool:
-            stream = source.read([part for entry in missing for part in entry.parts], pool)
-            return {entry: keep(entry, islice(stream, len(entry.parts))) for entry in missing}
+        stream = source.read(missing)
+        return {entry: keep(entry, islice(stream, len(entry.parts))) for entry in missing}
 
     def _newest(self) -> tuple[str, int]:
         """Returns the scope and the version that the alias points to."""
@@ -219,18 +220,19 @@ class _Parts:
         self._view = view
         self._at_hand = at_hand
 
-    def read(self, parts: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[Bytes]:
-        """Yields each part in turn; only a few batches of them are in memory."""
-        batches = deque(parts[at : at + PARTS_PER_BATCH] for at in range(0, len(parts), PARTS_PER_BATCH))
-        under_way: deque[tuple[Sequence[str], Future[dict[str, Bytes]]]] = deque()
-        while batches or under_way:
-            while batches and len(under_way) < BATCHES_AT_ONCE:
-                batch = batches.popleft()
-                under_way.append((batch, pool.submit(self._batch, batch)))
+    def read(self, entries: Sequence[TensorEntry]) -> Iterator[Bytes]:
+        """Yields each part of each in turn; only a few batches of them are in memory."""
+        batches = _batches(entries)
+        under_way = deque(self._begin(batch) for batch in islice(batches, BATCHES_AT_ONCE))
+        while under_way:
             batch, future = under_way.popleft()
             found = future.result()
+            under_way.extend(self._begin(batch) for batch in islice(batches, 1))
             self.bytes_read += sum(len(data) for part, data in found.items() if part not in self._at_hand)
             yield from (found[part] for part in batch)
+
+    def _begin(self, parts: Sequence[str]) -> tuple[Sequence[str], Future[dict[str, Bytes]]]:
+        return parts, self._view.threads.submit(self._batch, parts)
 
     def _batch(self, parts: Sequence[str]) -> dict[str, Bytes]:
         found: dict[str, Bytes] = {part: self._at_hand[part] for part in parts if part in self._at_hand}
@@ -259,3 +261,19 @@ class _Parts:
         """The parts whose bytes are those that their names say."""
         read = {part: record.bins["data"] for part, record in zip(parts, records, strict=True) if record}
         return {part: data for part, data in read.items() if sha256(data).hexdigest() == part}
+
+
+def _batches(entries: Iterable[TensorEntry]) -> Iterator[list[str]]:
+    """The parts of tensors in turn, as many together as are read in one trip."""
+    batch: list[str] = []
+    num_bytes = 0.0
+    for entry in entries:
+        part_bytes = entry.num_bytes / max(len(entry.parts), 1)
+        for part in entry.parts:
+            if batch and (len(batch) == PARTS_PER_BATCH or num_bytes + part_bytes > BATCH_BYTES):
+                yield batch
+                batch, num_bytes = [], 0.0
+            batch.append(part)
+            num_bytes += part_bytes
+    if batch:
+        yield batch

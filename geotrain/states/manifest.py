@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from typing import Any
 
 from geotrain.errors import ConfigError, DataError, ViewError
@@ -46,6 +47,11 @@ class TensorEntry:
     dtype: str
     shape: tuple[int, ...]
     parts: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """A type's word says its bits, but for BOOL."""
+        return prod(self.shape) * int(self.dtype.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") or 8) // 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Knows nothing of how the state was made.
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,10 @@ from geotrain.view.removal import renew
 MAX_PART_BYTES = 512 * 1024
 # What a record takes beside its part.
 RECORD_OVERHEAD_BYTES = 1024
-# Writes wait for the farthest replica, so several are under way at once.
-NUM_THREADS = 8
-MAX_UNDER_WAY = 2 * NUM_THREADS
-# Asked for at once whether the view has them.
-PARTS_PER_BATCH = 32
+# In one trip: small ones are many to a batch, and a larger batch costs the client more than two.
+PARTS_PER_BATCH = 64
+BATCH_BYTES = 1 << 20
+MAX_UNDER_WAY = 16
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
 
@@ -84,16 +83,14 @@ def write_state(
     """
     check_names(model, scope, "production")
     check_noted(lineage, metadata)
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        writer = _PartWriter(view, pool)
-        try:
-            entries, resume_entries = writer.take(tensors), writer.take(resume)
-            reading = pool.submit(read_record, view, model, scope)  # while the last parts are on their way
-            writer.finish()
-            head = reading.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # the others would only wait for the same again
-            raise
+    writer = _PartWriter(view)
+    try:
+        entries, resume_entries = writer.take(tensors), writer.take(resume)
+        reading = view.threads.submit(read_record, view, model, scope)  # while the last parts are on their way
+        writer.finish()
+        head = reading.result()
+    finally:
+        writer.stop()
     fields = {
         "model": model,
         "scope": scope,
@@ -108,33 +105,38 @@ def write_state(
 
 
 class _PartWriter:
-    """Writes the parts that the view lacks, several at once; only those under way are in memory a second time."""
+    """Writes the parts that the view lacks, several batches at once: only those are in memory a second time."""
 
-    def __init__(self, view: View, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, view: View) -> None:
         self.bytes_written = 0
         self._began_s = time.monotonic()
         self._view = view
-        self._pool = pool
         self._part_bytes = min(MAX_PART_BYTES, view.max_record_bytes - RECORD_OVERHEAD_BYTES)
         self._seen: set[str] = set()
         self._next: dict[str, memoryview] = {}
-        self._under_way: deque[Future[None]] = deque()
+        self._num_next_bytes = 0
+        self._under_way: deque[Future[int]] = deque()
 
     def take(self, tensors: Tensors) -> dict[str, TensorEntry]:
         """The entries of the tensors, whose parts are written by when `finish` returns."""
         entries = {}
         for name, tensor in tensors:
             entries[name], parts = to_parts(name, tensor, self._part_bytes)
-            self._next |= {part: data for part, data in parts.items() if part not in self._seen}
-            self._seen |= parts.keys()
-            if len(self._next) >= PARTS_PER_BATCH:
-                self._write_next()
+            for part, data in parts.items():
+                if part not in self._seen:
+                    self._add(part, data)
         return entries
 
     def finish(self) -> None:
         """Wait until every part is written. Raises ViewError for the first that is not."""
         self._write_next()
         self._wait_for(0)
+
+    def stop(self) -> None:
+        """Write no more. After a failure, the others would only wait for the same again."""
+        for batch in self._under_way:
+            batch.cancel()
+        wait(self._under_way)
 
     def check_grace(self) -> None:
         """Makes sure, once the manifest is written, that no part was removed before. Raises ViewError where one was."""
@@ -149,19 +151,30 @@ class _PartWriter:
         is_there = renew(self._view, TENSORS, names, GRACE_S / 2)
         return {part for part, there in zip(names, is_there, strict=True) if not there}
 
+    def _add(self, part: str, data: memoryview) -> None:
+        if len(self._next) == PARTS_PER_BATCH or self._num_next_bytes + len(data) > BATCH_BYTES:
+            self._write_next()
+        self._seen.add(part)
+        self._next[part] = data
+        self._num_next_bytes += len(data)
+
     def _write_next(self) -> None:
-        parts, self._next = self._next, {}
+        if not self._next:
+            return
+        self._wait_for(MAX_UNDER_WAY - 1)
+        self._under_way.append(self._view.threads.submit(self._write, self._next))
+        self._next, self._num_next_bytes = {}, 0
+
+    def _write(self, parts: Mapping[str, memoryview]) -> int:
+        """Returns how many bytes the view lacked."""
         held = {part for part, exists in zip(parts, self._view.exist(TENSORS, list(parts)), strict=True) if exists}
         held -= self._gone(held)
-        for part, data in parts.items():
-            if part not in held:
-                self._wait_for(MAX_UNDER_WAY - 1)
-                self._under_way.append(self._pool.submit(self._write, part, data))
-                self.bytes_written += len(data)
-
-    def _write(self, part: str, data: memoryview) -> None:
-        self._view.put(TENSORS, part, {"data": bytes(data)})
+        lacking = {part: {"data": bytes(data)} for part, data in parts.items() if part not in held}
+        if lacking:
+            self._view.put_many(TENSORS, lacking)
+        return sum(len(parts[part]) for part in lacking)
 
     def _wait_for(self, num_under_way: int) -> None:
         while len(self._under_way) > num_under_way:
-            self._under_way.popleft().result()
+            self.bytes_written += self._under_way[0].result()
+            self._under_way.popleft()

@@ -9,6 +9,7 @@ from typing import IO
 import xxhash
 
 from geotrain.errors import GeotrainError, UpdateRefused
+from geotrain.updates.codec import TensorFile
 
 READ_BYTES = 1 << 20
 NUM_CHECKSUM_BYTES = 16
@@ -138,11 +139,31 @@ class Spool:
         self.part.unlink(missing_ok=True)
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a finished spool file is still as it came."""
-    with path.open("rb", buffering=0) as file:
-        num_bytes = os.fstat(file.fileno()).st_size - NUM_CHECKSUM_BYTES
-        return num_bytes >= 0 and checksum(file, num_bytes) == file.read(NUM_CHECKSUM_BYTES)
+class SpooledFile(TensorFile):
+    """A finished spool file, open for reading. What is read in the order of its bytes is hashed on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._hash = xxhash.xxh3_128()
+        self._num_hashed = 0
+        super().__init__(path)
+
+    def check_intact(self) -> None:
+        """Raise UpdateRefused unless the file is still as it came. Reads what was not read in order before."""
+        end = self.num_bytes - NUM_CHECKSUM_BYTES
+        rest = memoryview(bytearray(min(READ_BYTES, max(end - self._num_hashed, 0))))
+        while self._num_hashed < end:
+            self._read_into(self._num_hashed, rest[: end - self._num_hashed])
+        digest, found = self._hash.digest(), bytearray(NUM_CHECKSUM_BYTES)
+        if self._num_hashed == end:
+            self._read_into(end, memoryview(found))
+        if found != digest:
+            raise UpdateRefused(f"{self.path} was damaged on its disk")
+
+    def _read_into(self, offset: int, into: memoryview) -> None:
+        super()._read_into(offset, into)
+        if offset == self._num_hashed:
+            self._hash.update(into)
+            self._num_hashed += len(into)
 
 
 def checksum(file: IO[bytes], num_bytes: int) -> bytes | None:

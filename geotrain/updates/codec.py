@@ -83,6 +83,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("rb", buffering=0)
+        self.num_bytes = os.fstat(self._file.fileno()).st_size
         try:
             self.entries = self._read_entries()
         except BaseException:
@@ -97,6 +98,8 @@ class TensorFile:
 
     def read(self, name: str, start: int, into: torch.Tensor) -> torch.Tensor:
         """Fill a flat tensor of the entry's type with its values from `start` on; returns it."""
+        if name not in self.entries:
+            raise UpdateRefused(f"{self.path} has no tensor {name}")
         entry = self.entries[name]
         self._read_into(entry.begin + start * entry.dtype.itemsize, bytes_of(into))
         return into
@@ -128,7 +131,7 @@ class TensorFile:
             entries = _entries(described, len(prefix) + length)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UpdateRefused(f"the update is not a safetensors file: its header can't be read ({error})") from None
-        if entries and os.fstat(self._file.fileno()).st_size < max(e.begin + e.num_bytes for e in entries.values()):
+        if entries and self.num_bytes < max(e.begin + e.num_bytes for e in entries.values()):
             raise UpdateRefused("the update is not a safetensors file: it ends before its tensors do")
         return entries
 

@@ -65,6 +65,12 @@ class View(Records):
 
         return lookup(self, set_name, keys, columns, cut=cut)
 
+    def put_many(self, set_name: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes records whole, by key, over what is there: `geotrain.view.settle.put_many`."""
+        from geotrain.view.settle import put_many
+
+        put_many(self, set_name, records)
+
     def write(
         self,
         table: Any,

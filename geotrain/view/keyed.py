@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -30,6 +31,9 @@ LOST = (aerospike_errors.RecordGenerationError, aerospike_errors.RecordExistsErr
 MAX_KEYS_PER_BATCH = 5000
 DEFAULT_RECORD_BYTES = 1024 * 1024
 
+# Writes wait for the farthest replica, so several are under way at once.
+NUM_THREADS = 8
+
 CLIENT_ERROR = -1
 NOT_FOUND = 2
 FILTERED_OUT = 27
@@ -52,12 +56,14 @@ class Records:
 
     consistency: `strong` or `eventual`, as the cluster says. num_racks: that have a node; 0 where the edition has none.
     num_copies: of each record, when it connected.
-    client: the official client, for the other modules of this package.
+    client: the official client, for the other modules of this package. threads: for calls that wait for it; what runs
+    there may not wait for another of them.
     """
 
     def __init__(self, client: Any, config: ViewConfig, facts: Mapping[str, verify.NodeFacts]) -> None:
         self.client = client
         self.config = config
+        self.threads = ThreadPoolExecutor(NUM_THREADS)
         self.consistency = verify.consistency(facts.values())
         self.num_racks = len(verify.racks(facts.values()))
         self.num_copies = min(int(node.namespace.get("effective_replication_factor", 1)) for node in facts.values())
@@ -80,6 +86,7 @@ class Records:
         self.close()
 
     def close(self) -> None:
+        self.threads.shutdown()
         self.client.close()
 
     def key(self, set_name: str, key: Key) -> tuple[str, str, str | int | bytearray]:

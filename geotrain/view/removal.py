@@ -4,25 +4,20 @@ It does by its own clock and by the record's generation, so that no reader's clo
 late does harm. Knows nothing of what the records mean.
 """
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import aerospike
 from aerospike_helpers import expressions
-from aerospike_helpers.batch.records import BatchRecords, Remove, Write
+from aerospike_helpers.batch.records import Remove, Write
 from aerospike_helpers.operations import operations
 
-from geotrain.view.keyed import CLIENT_ERROR, FILTERED_OUT, NOT_FOUND, AerospikeError, Key, Records
-from geotrain.view.refusals import refusal
-from geotrain.view.retry import RETRYABLE, pauses
+from geotrain.view.keyed import FILTERED_OUT, NOT_FOUND, Records
+from geotrain.view.settle import settle
 
 OTHER_GENERATION = 3
 SETTLED = (0, NOT_FOUND, OTHER_GENERATION, FILTERED_OUT)
-RECORDS_PER_BATCH = 1000
 MAX_RECORDS = 200_000  # that are listed at once
-
-Name = TypeVar("Name", bound=Key)
 
 
 class Idle(NamedTuple):
@@ -77,7 +72,7 @@ def remove_idle(view: Records, set_name: str, records: Sequence[Idle], idle_s: f
         return Remove(key, policy | {"generation": record.generation})
 
     generations = {record.digest: record for record in records}
-    results = _settle(view, set_name, list(generations), lambda digest: remove(generations[digest]))
+    results = settle(view, set_name, list(generations), lambda digest: remove(generations[digest]), SETTLED)
     return sum(result in (0, NOT_FOUND) for result in results.values())
 
 
@@ -87,40 +82,11 @@ def renew(view: Records, set_name: str, keys: Sequence[str], idle_s: float) -> l
     One that was not written for so long is written again as it is, and so not idle any more. Raises ViewError.
     """
     policy = {"exists": aerospike.POLICY_EXISTS_UPDATE, "expressions": _idle_for(idle_s)}
-    results = _settle(
-        view, set_name, keys, lambda key: Write(view.key(set_name, key), [operations.touch()], policy=policy)
+    results = settle(
+        view, set_name, keys, lambda key: Write(view.key(set_name, key), [operations.touch()], policy=policy), SETTLED
     )
     return [results[key] != NOT_FOUND for key in keys]
 
 
 def _idle_for(idle_s: float) -> Any:
     return expressions.GE(expressions.SinceUpdateTime(), round(idle_s * 1000)).compile()
-
-
-def _settle(
-    view: Records, set_name: str, names: Sequence[Name], request: Callable[[Name], Remove | Write]
-) -> dict[Name, int]:
-    """Asks the server for each until it has answered. Returns the result codes."""
-    results: dict[Name, int] = {}
-    code = 0
-    for pause_s in pauses(view.config.ride_through_s):
-        left, code = [name for name in names if name not in results], 0
-        for at in range(0, len(left), RECORDS_PER_BATCH):
-            batch = left[at : at + RECORDS_PER_BATCH]
-            answers = _ask(view, [request(name) for name in batch])
-            results |= {name: answer for name, answer in zip(batch, answers, strict=True) if answer in SETTLED}
-            code = next((answer for answer in answers if answer not in SETTLED), code)
-        if not code:
-            return results
-        if code not in RETRYABLE:
-            break
-        time.sleep(pause_s)
-    raise refusal(f"writing {len(names) - len(results)} records of {set_name}", code)
-
-
-def _ask(view: Records, requests: Sequence[Remove | Write]) -> list[int]:
-    try:
-        view.client.batch_write(BatchRecords(list(requests)))
-    except AerospikeError as error:
-        return [error.code or CLIENT_ERROR] * len(requests)
-    return [request.result for request in requests]

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from io import BytesIO
 from typing import NamedTuple
 
 from geotrain.wire.codes import ProtocolError
@@ -43,21 +44,21 @@ class FrameReader:
     """Cuts a byte stream into frames, keeping at most the beginning of one unfinished frame."""
 
     def __init__(self) -> None:
-        self._pending = bytearray()
+        self._pending = BytesIO()
         self._needed = HEADER_BYTES
 
     @property
     def num_pending_bytes(self) -> int:
         """How much has come of a frame that is not whole."""
-        return len(self._pending)
+        return self._pending.tell()
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they arrive and return the frames that they complete. Raises ProtocolError."""
-        if self._pending:
-            self._pending += data
-            if len(self._pending) < self._needed:
+        if self._pending.tell():
+            self._pending.write(data)
+            if self._pending.tell() < self._needed:
                 return []
-            data = bytes(self._pending)
+            data = self._pending.getvalue()
         frames = []
         at, size = 0, len(data)
         self._needed = HEADER_BYTES
@@ -69,7 +70,8 @@ class FrameReader:
                 break
             frames.append(Frame(kind, data[at + HEADER_BYTES : end]))
             at = end
-        self._pending = bytearray(data[at:]) if at < size else bytearray()
+        self._pending = BytesIO()
+        self._pending.write(memoryview(data)[at:])
         return frames
 
 

@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from geotrain.program import run_program
+from geotrain.rpc.memory import reuse_freed_memory
 from sim import control
 from sim.cluster import lives
 from sim.cluster.cluster import Cluster
@@ -31,6 +32,7 @@ register()
 def serve(config: ClusterConfig) -> None:
     """Run the cluster until SIGTERM or SIGINT. Raises ConfigError for a port or folder in use, DataError for a damaged
     journal."""
+    reuse_freed_memory(8 << 20, 64 << 20)
     asyncio.run(_serve(config))
 
 

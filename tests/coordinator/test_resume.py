@@ -42,7 +42,7 @@ class Killed(BaseException):
 
 
 class MortalView:
-    """A view whose owner dies before one of its writes; of several tensors in a row only the first counts."""
+    """A view whose owner dies before one of its writes; of batches of tensors in a row only the first counts."""
 
     def __init__(self, view: View, dies_before: int | None) -> None:
         self._view = view
@@ -53,11 +53,18 @@ class MortalView:
         return getattr(self._view, name)
 
     def put(self, set_name: str, *arguments: Any, **options: Any) -> None:
+        self._die_or_note(set_name)
+        self._view.put(set_name, *arguments, **options)
+
+    def put_many(self, set_name: str, *arguments: Any) -> None:
+        self._die_or_note(set_name)
+        self._view.put_many(set_name, *arguments)
+
+    def _die_or_note(self, set_name: str) -> None:
         if set_name != TENSORS or self.writes[-1:] != [TENSORS]:
             self.writes.append(set_name)
         if self.dies_before is not None and len(self.writes) >= self.dies_before:
             raise Killed
-        self._view.put(set_name, *arguments, **options)
 
 
 class DoubtfulView:

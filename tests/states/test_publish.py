@@ -1,9 +1,11 @@
 import threading
+from functools import partial
 
 import pytest
 import torch
 
 from geotrain.errors import ConfigError, DataError, ViewError
+from geotrain.states import publish as publish_module
 from geotrain.states.heads import move_alias
 from geotrain.states.lookup import ModelLookup
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS, UnknownState
@@ -34,13 +36,19 @@ def on_put(view, monkeypatch):
     """Calls a function before each write of the view: set name, key."""
 
     def install(before):
-        put = view.put
+        put, put_many = view.put, view.put_many
 
         def hooked(set_name, key, bins, **options):
             before(set_name, key)
             put(set_name, key, bins, **options)
 
+        def hooked_many(set_name, records):
+            for key in records:
+                before(set_name, key)
+            put_many(set_name, records)
+
         monkeypatch.setattr(view, "put", hooked)
+        monkeypatch.setattr(view, "put_many", hooked_many)
 
     return install
 
@@ -85,17 +93,19 @@ def test_a_publisher_that_stops_anywhere_leaves_readers_with_the_state_before_wh
         pass
 
     put_state(view, model, 1)
-    put = view.put
+    monkeypatch.setattr(publish_module, "PARTS_PER_BATCH", 1)
+    writes = {"put": view.put, "put_many": view.put_many}
     for num_writes in range(100):
         done = []
 
-        def stops(*arguments, done=done, last=num_writes, **options):
+        def stops(name, *arguments, done=done, last=num_writes, **options):
             if len(done) >= last:
                 raise StopError
-            put(*arguments, **options)
+            writes[name](*arguments, **options)
             done.append(arguments)
 
-        monkeypatch.setattr(view, "put", stops)
+        for name in writes:
+            monkeypatch.setattr(view, name, partial(stops, name))
         new = {f"t{i}": torch.randn(8) for i in range(3)}
         try:
             put_state(view, model, 2, tensors=new)
@@ -221,11 +231,11 @@ def test_a_publisher_that_always_loses_gives_up(view, model, monkeypatch):
 
 
 def test_a_tensor_that_could_not_be_written_stops_the_publication(view, model, monkeypatch):
-    def refuses(set_name, key, bins, **options):
+    def refuses(set_name, records):
         assert set_name == TENSORS
         raise ViewError("the cluster is out of space")
 
-    monkeypatch.setattr(view, "put", refuses)
+    monkeypatch.setattr(view, "put_many", refuses)
     with pytest.raises(ViewError, match="out of space"):
         put_state(view, model, 1, tensors={"t": torch.randn(8)})
 

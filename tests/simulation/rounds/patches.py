@@ -63,7 +63,7 @@ class _Lock:
         self.release()
 
 
-class _AtOnce(concurrent.futures.Executor):
+class AtOnce(concurrent.futures.Executor):
     """A pool of threads that has done everything before anybody waits for it."""
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -120,7 +120,7 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         patch.setattr(held, "MAX_HEADER_BYTES", MAX_HEADER_BYTES)
         patch.setattr(grpc.aio, "insecure_channel", lambda address, **_: Channel(network, address))
         patch.setattr(grpc.aio, "server", lambda **_: Server(network))
-        everywhere(patch, concurrent.futures.ThreadPoolExecutor, _AtOnce)
+        everywhere(patch, concurrent.futures.ThreadPoolExecutor, AtOnce)
         everywhere(patch, threading.Lock, _Lock)  # not in libraries: what they import in a run they have for ever
         everywhere(patch, config_from_json, parsed)
         patch.setattr(RoundFacts, "from_json", read_round)

@@ -186,12 +186,14 @@ class Client:
         return SimpleNamespace(result=0, batch_records=rows)
 
     def batch_write(self, records: Any) -> None:
-        """Touches of records, the only batch that states are published with."""
+        """Touches and writes of records: the batches that states are published with."""
+        process = PROCESS.get()
+        assert process is not None
 
-        def touch() -> list[int]:
-            return [self._store.touch(_of(write.key), write.policy) for write in records.batch_records]
+        def apply() -> list[int]:
+            return [self._apply(write, process) for write in records.batch_records]
 
-        results = self._call(touch, None, is_write=True)
+        results = self._call(apply, None, is_write=True)
         for write, result in zip(records.batch_records, results, strict=True):
             write.result = result
 
@@ -200,6 +202,12 @@ class Client:
             return [(None, {}, _copied(found.bins)) for (of, _), found in self._store.records.items() if of == set_name]
 
         return SimpleNamespace(select=lambda *_: None, results=lambda policy: self._call(read, policy))
+
+    def _apply(self, write: Any, process: Process) -> int:
+        if write.ops[0]["op"] == aerospike.OPERATOR_TOUCH:
+            return self._store.touch(_of(write.key), write.policy)
+        self._store.put(_of(write.key), {op["bin"]: op["val"] for op in write.ops}, process, {}, 0)
+        return 0
 
     def _read(self, key: Any) -> Record | None:
         record = self._store.records.get(_of(key))

@@ -17,7 +17,6 @@ from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
 from geotrain.view import retry
 from geotrain.view.connect import View, connect
 from tests.conftest import ClusterUnderTest
-from tests.simulation.rounds.patches import _AtOnce
 from tests.simulation.states.reader import REST, STOP, read
 from tests.simulation.states.world import Violation, World, until
 from tests.states.clock import Clock, aging_cluster, follow
@@ -39,7 +38,7 @@ def aging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ClusterUnd
 @pytest.fixture
 def clock(aging: tuple[ClusterUnderTest, Clock], monkeypatch: pytest.MonkeyPatch) -> Clock:
     follow(aging[1], monkeypatch)
-    monkeypatch.setattr(publish, "ThreadPoolExecutor", _AtOnce)
+    monkeypatch.setattr(publish, "PARTS_PER_BATCH", 1)  # so that much can happen between them
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
     return aging[1]
 
@@ -125,7 +124,7 @@ def test_readers_see_whole_states_in_order_and_nothing_that_is_needed_is_collect
 
 
 def test_the_histories_have_what_is_worth_checking(view: View, clock: Clock) -> None:
-    story = "\n".join(line for seed in range(8) for line in play(view, clock, seed).story)
+    story = "\n".join(line for seed in range(16) for line in play(view, clock, seed).story)
     for what in ("killed a write", "killed after a write", "no answer, and is done later", "was removed", "go back"):
         assert what in story
     for what in ("committed under epoch", "removed: ['m", "given up: ['m", ": a leader after epoch"):

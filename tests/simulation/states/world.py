@@ -23,6 +23,7 @@ from geotrain.states.publish import write_state
 from geotrain.view.connect import View
 from geotrain.view.query import read_set
 from geotrain.view.removal import digest_of
+from tests.simulation.rounds.patches import AtOnce
 from tests.simulation.states.writes import Client, Killed
 from tests.states.clock import GRACE_S, Clock
 
@@ -60,6 +61,7 @@ class World:
         self._view = copy.copy(view)
         self._client = Client(view.client, self._random, self._before_a_write, self._tell)
         self._view.client = self._client
+        self._view.threads = AtOnce()
         self._clock = clock
         self._cuts = cuts
         self._cut_writes = 0  # until the site that is cut off is back
