@@ -26,9 +26,10 @@ class Encoder:
     def __init__(self, task: TaskConfig, encoding: Encoding) -> None:
         self.numeric = task.numeric()
         self.categorical = task.categorical()
-        self._logs = log_columns(task)
-        self._means = np.array([encoding.numeric[name].mean for name in self.numeric])
-        self._deviations = np.array([encoding.numeric[name].deviation for name in self.numeric])
+        # (1, k), and not (k,): numpy takes a shorter way between arrays of one shape, as those of a single row are.
+        self._logs = log_columns(task)[np.newaxis]
+        self._means = np.array([[encoding.numeric[name].mean for name in self.numeric]])
+        self._deviations = np.array([[encoding.numeric[name].deviation for name in self.numeric]])
         self._places: list[dict[str | None, int]] = [
             {category: place for place, category in enumerate(encoding.categorical[name], start=1)}
             for name in self.categorical
@@ -68,7 +69,7 @@ def log_columns(task: TaskConfig) -> NDArray[np.bool_]:
 def transform(numbers: NDArray[np.float64], logs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Transforms numbers (n, k) in place, before they are standardised. Returns which are missing or not finite.
 
-    logs: (k,), true for the columns of which the logarithm is taken, sign kept.
+    logs: (k,) or (1, k), true for the columns of which the logarithm is taken, sign kept.
     """
     missing = np.logical_not(np.isfinite(numbers))
     # Of all columns: for a single row, to pick some takes longer; and where they are not in one piece, numpy may round

@@ -68,19 +68,23 @@ class TabularNet(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the outputs (n,), for a classification as logits."""
-        # By functions: for a single row, the calls of modules take longer than what they do.
-        hidden = torch.cat([inputs["numeric"], inputs["missing"], *self._embedded(inputs["categorical"])], dim=1)
+        # By functions: for few rows, the calls of modules take longer than what they do.
+        if len(inputs["categorical"]) == 1 and not self.training:
+            return self._output_alone(inputs)
+        categories = inputs["categorical"].unbind(1)
+        embedded = [torch.embedding(table.weight, of) for table, of in zip(self._tables, categories, strict=True)]
+        hidden = torch.cat([inputs["numeric"], inputs["missing"], *embedded], dim=1)
         for layer in self._linear:
-            hidden = torch.addmm(layer.bias, hidden, layer.weight.t()).relu_()
+            hidden = functional.linear(hidden, layer.weight, layer.bias).relu_()
             if self.training:
                 hidden = functional.dropout(hidden, self._dropout)
-        output = torch.addmm(self.head.bias, hidden, self.head.weight.t())
-        return output.squeeze(1)
+        return functional.linear(hidden, self.head.weight, self.head.bias).squeeze(1)
 
-    def _embedded(self, categories: Tensor) -> list[Tensor]:
-        """The vectors of the categories (n, c), a tensor a feature."""
-        if len(categories) == 1:  # where they lie in the tables: to gather them takes twice as long
-            [places] = categories.tolist()
-            return [table.weight[at : at + 1] for table, at in zip(self._tables, places, strict=True)]
-        columns = categories.unbind(1)
-        return [torch.embedding(table.weight, of) for table, of in zip(self._tables, columns, strict=True)]
+    def _output_alone(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`forward` for one row: vectors take less time than matrices of one row."""
+        [places] = inputs["categorical"].tolist()
+        embedded = [table.weight[at] for table, at in zip(self._tables, places, strict=True)]
+        hidden = torch.cat([inputs["numeric"][0], inputs["missing"][0], *embedded])
+        for layer in self._linear:
+            hidden = torch.addmv(layer.bias, layer.weight, hidden).relu_()
+        return torch.addmv(self.head.bias, self.head.weight, hidden)

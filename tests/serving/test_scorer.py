@@ -1,5 +1,6 @@
 """What a model gets where it is asked is, to the bit, what it got where it was trained."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -139,6 +140,26 @@ def test_a_model_takes_the_states_tensors_and_no_copies() -> None:
     state = state_of(TASK, joined([row()]))
     held = scorer_of(state)._model.state_dict()
     assert all(held[name].data_ptr() == tensor.data_ptr() for name, tensor in state.tensors.items())
+
+
+class Watched(TabularNet):
+    """A model that refuses to work where autograd keeps anything of what it does."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        assert torch.is_inference_mode_enabled()
+        assert all(tensor.is_inference() for tensor in [*self.parameters(), *inputs.values()])
+        return super().forward(inputs)
+
+
+def test_a_model_is_asked_where_autograd_keeps_nothing() -> None:
+    frame = joined([row()])
+    plain = state_of(TASK, frame)
+    task = plain.manifest.metadata["task"].replace("geotrain.tasks.model.TabularNet", f"{__name__}.Watched")
+    watched = state_of(TASK, frame, metadata=dict(plain.manifest.metadata) | {"task": task})
+    scored = Scorer(watched, live=(), allowed=[f"{__name__}.*"]).outputs(frame.rows(named=True))
+    assert scored == pytest.approx(scorer_of(plain).outputs(frame.rows(named=True)))
+    assert not torch.is_inference_mode_enabled()
+    assert not any(tensor.is_inference() for tensor in plain.tensors.values())
 
 
 def test_what_numpy_has_read_is_taken_too() -> None:
