@@ -28,16 +28,13 @@ from geotrain.states.manifest import (
     head_key,
     reference,
 )
-from geotrain.states.tensors import from_parts
+from geotrain.states.tensors import BATCH_BYTES, PARTS_PER_BATCH, from_parts
 from geotrain.view.connect import View
 from geotrain.view.keyed import Record
 from geotrain.view.query import read_set
 
 logger = logging.getLogger(__name__)
 
-# In one trip: small ones are many to a batch, and a larger batch costs the client more than two.
-PARTS_PER_BATCH = 64
-BATCH_BYTES = 1 << 20
 BATCHES_AT_ONCE = 3  # some are on their way while another is verified
 Bytes = bytes | memoryview
 HEAD_BINS = ("newest", "aliases", "changes")

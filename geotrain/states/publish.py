@@ -15,7 +15,7 @@ import torch
 from geotrain.errors import ViewError
 from geotrain.states.heads import move_alias, read_record, write_manifest
 from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, check_noted, reference
-from geotrain.states.tensors import to_parts
+from geotrain.states.tensors import BATCH_BYTES, PARTS_PER_BATCH, to_parts
 from geotrain.view.connect import View
 from geotrain.view.keyed import Record
 from geotrain.view.removal import renew
@@ -24,9 +24,6 @@ from geotrain.view.removal import renew
 MAX_PART_BYTES = 512 * 1024
 # What a record takes beside its part.
 RECORD_OVERHEAD_BYTES = 1024
-# In one trip: small ones are many to a batch, and a larger batch costs the client more than two.
-PARTS_PER_BATCH = 64
-BATCH_BYTES = 1 << 20
 MAX_UNDER_WAY = 16
 
 Tensors = Iterable[tuple[str, torch.Tensor]]

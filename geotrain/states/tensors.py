@@ -9,6 +9,10 @@ from geotrain.dtypes import DTYPES, WORDS, bytes_of
 from geotrain.errors import DataError
 from geotrain.states.manifest import TensorEntry
 
+# Parts that go in one trip: small ones are many to a batch, and a larger batch costs the client more than two.
+PARTS_PER_BATCH = 64
+BATCH_BYTES = 1 << 20
+
 
 def to_parts(name: str, tensor: torch.Tensor, part_bytes: int) -> tuple[TensorEntry, dict[str, memoryview]]:
     """Returns the tensor's entry in a manifest, and its parts: hash -> at most part_bytes bytes, in place."""

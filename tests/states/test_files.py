@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from geotrain.errors import ConfigError, DataError
 from geotrain.states.files import export_state, import_state
 from geotrain.states.lookup import ModelLookup
+from geotrain.states.manifest import TENSORS
 from geotrain.states.tables import publish_table
 from tests.states.test_publish import put_state
 
@@ -126,4 +127,7 @@ def test_a_table_is_not_exported_without_its_rows(view, model, tmp_path):
 
 def test_parts_of_an_import_are_shared_with_what_is_there(view, state, file, monkeypatch):
     monkeypatch.setattr(view, "put_many", lambda *_: pytest.fail("written"))
+    put, written = view.put, []
+    monkeypatch.setattr(view, "put", lambda name, *rest, **options: (written.append(name), put(name, *rest, **options)))
     import_state(view, file)
+    assert TENSORS not in written
