@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from math import prod
 from typing import Any
 
@@ -22,6 +23,8 @@ ALIASES = "gt_aliases"
 
 # So long nothing is removed that was written last, and whoever reads a version that was given up may go on with it.
 GRACE_S = 3600.0
+
+Bytes = bytes | memoryview
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _SCOPE = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
@@ -110,6 +113,11 @@ def _entries(listed: Mapping[str, Any]) -> dict[str, TensorEntry]:
         name: TensorEntry(entry["dtype"], tuple(entry["shape"]), tuple(entry["parts"]))
         for name, entry in listed.items()
     }
+
+
+def part_name(part: Bytes) -> str:
+    """Returns the key of the record that holds the part."""
+    return sha256(part).hexdigest()
 
 
 def reference(model: str, scope: str, version: int) -> str:
