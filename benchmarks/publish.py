@@ -33,7 +33,7 @@ Tensors = dict[str, torch.Tensor]
 def main() -> None:
     """Publish, put, publish what differs a little, and report."""
     parser = new_parser(__doc__, num_rows=25)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=11)
     arguments = parser.parse_args()
     with open_view(arguments) as view:
         results = medians([run(view, arguments.rows) for _ in range(arguments.runs)])

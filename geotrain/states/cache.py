@@ -22,7 +22,7 @@ import torch
 
 from geotrain.dtypes import DTYPES
 from geotrain.errors import ConfigError
-from geotrain.states.manifest import DamagedManifest, Manifest, TensorEntry, head_key
+from geotrain.states.manifest import Bytes, DamagedManifest, Manifest, TensorEntry, head_key, part_name
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class StateCache:
         try:
             data, lengths = _open(path, entry)
             for name, part in zip(entry.parts, _slices(data, lengths), strict=True):
-                if sha256(part).hexdigest() != name:
+                if part_name(part) != name:
                     raise ValueError("its bytes are not those that were written")
             os.utime(path)
             return _as_tensor(data, entry)
@@ -67,7 +67,7 @@ class StateCache:
             _remove_damaged(path, error)
             return None
 
-    def write(self, entry: TensorEntry, parts: Iterable[bytes | memoryview]) -> torch.Tensor:
+    def write(self, entry: TensorEntry, parts: Iterable[Bytes]) -> torch.Tensor:
         """Keeps the tensor of an entry, and returns it. parts: in the entry's order, verified. Raises OSError."""
         path = self._path(entry)
         with _replacing(path) as file:
@@ -81,7 +81,7 @@ class StateCache:
         for entry in entries:
             with suppress(OSError, ValueError):
                 for name, part in zip(entry.parts, _slices(*_open(self._path(entry), entry)), strict=True):
-                    if sha256(part).hexdigest() == name:
+                    if part_name(part) == name:
                         found[name] = part
         return found
 

@@ -96,7 +96,7 @@ def collect(view: View, *, num_newest: int = NUM_NEWEST, grace_s: float = GRACE_
     """Gives up and removes what nothing needs. dry_run: only says what it would do.
 
     num_newest: of each scope, so many of its newest versions are kept. grace_s: the same as publishers count on.
-    Raises ViewError, also for a manifest of a newer format: what it needs is not known here.
+    Raises ViewError, also for a manifest of another format: what it needs is not known here.
     """
     if num_newest < 1:
         raise ValueError(f"num_newest must be at least 1, got {num_newest}")

@@ -2,10 +2,9 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import islice
 from threading import Lock
 from types import MappingProxyType
@@ -21,22 +20,23 @@ from geotrain.states.manifest import (
     ALIASES,
     MANIFESTS,
     TENSORS,
+    Bytes,
     Manifest,
     TensorEntry,
     UnknownState,
     check_names,
     head_key,
+    part_name,
     reference,
 )
-from geotrain.states.tensors import BATCH_BYTES, PARTS_PER_BATCH, from_parts
+from geotrain.states.tensors import from_parts, in_trips
 from geotrain.view.connect import View
 from geotrain.view.keyed import Record
 from geotrain.view.query import read_set
 
 logger = logging.getLogger(__name__)
 
-BATCHES_AT_ONCE = 3  # some are on their way while another is verified
-Bytes = bytes | memoryview
+TRIPS_AT_ONCE = 3  # some are on their way while another is verified
 HEAD_BINS = ("newest", "aliases", "changes")
 
 
@@ -218,20 +218,20 @@ class _Parts:
         self._at_hand = at_hand
 
     def read(self, entries: Sequence[TensorEntry]) -> Iterator[Bytes]:
-        """Yields each part of each in turn; only a few batches of them are in memory."""
-        batches = _batches(entries)
-        under_way = deque(self._begin(batch) for batch in islice(batches, BATCHES_AT_ONCE))
+        """Yields each part of each in turn; only a few trips' are in memory."""
+        trips = in_trips((part, entry.num_bytes // len(entry.parts)) for entry in entries for part in entry.parts)
+        under_way = deque(self._begin(trip) for trip in islice(trips, TRIPS_AT_ONCE))
         while under_way:
-            batch, future = under_way.popleft()
+            trip, future = under_way.popleft()
             found = future.result()
-            under_way.extend(self._begin(batch) for batch in islice(batches, 1))
+            under_way.extend(self._begin(trip) for trip in islice(trips, 1))
             self.bytes_read += sum(len(data) for part, data in found.items() if part not in self._at_hand)
-            yield from (found[part] for part in batch)
+            yield from (found[part] for part in trip)
 
     def _begin(self, parts: Sequence[str]) -> tuple[Sequence[str], Future[dict[str, Bytes]]]:
-        return parts, self._view.threads.submit(self._batch, parts)
+        return parts, self._view.threads.submit(self._trip, parts)
 
-    def _batch(self, parts: Sequence[str]) -> dict[str, Bytes]:
+    def _trip(self, parts: Sequence[str]) -> dict[str, Bytes]:
         found: dict[str, Bytes] = {part: self._at_hand[part] for part in parts if part in self._at_hand}
         missing = [part for part in dict.fromkeys(parts) if part not in found]
         if missing:
@@ -257,20 +257,4 @@ class _Parts:
     def _whole(parts: Sequence[str], records: Sequence[Record | None]) -> dict[str, Bytes]:
         """The parts whose bytes are those that their names say."""
         read = {part: record.bins["data"] for part, record in zip(parts, records, strict=True) if record}
-        return {part: data for part, data in read.items() if sha256(data).hexdigest() == part}
-
-
-def _batches(entries: Iterable[TensorEntry]) -> Iterator[list[str]]:
-    """The parts of tensors in turn, as many together as are read in one trip."""
-    batch: list[str] = []
-    num_bytes = 0.0
-    for entry in entries:
-        part_bytes = entry.num_bytes / max(len(entry.parts), 1)
-        for part in entry.parts:
-            if batch and (len(batch) == PARTS_PER_BATCH or num_bytes + part_bytes > BATCH_BYTES):
-                yield batch
-                batch, num_bytes = [], 0.0
-            batch.append(part)
-            num_bytes += part_bytes
-    if batch:
-        yield batch
+        return {part: data for part, data in read.items() if part_name(data) == part}

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
+from blake3 import blake3
+
 from geotrain.errors import ConfigError, DataError, ViewError
 
-FORMAT = 1
+FORMAT = 2
 
 # Sets of the view.
 TENSORS = "gt_tensors"
@@ -22,6 +24,8 @@ ALIASES = "gt_aliases"
 
 # So long nothing is removed that was written last, and whoever reads a version that was given up may go on with it.
 GRACE_S = 3600.0
+
+Bytes = bytes | memoryview
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _SCOPE = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
@@ -41,7 +45,7 @@ class DamagedManifest(ViewError):
 class TensorEntry:
     """A tensor of a state: its content, exactly. Equal entries are equal tensors.
 
-    dtype: as safetensors writes it (`F32`). parts: SHA-256, in hex, of each part of its little-endian bytes, in order.
+    dtype: as safetensors writes it (`F32`). parts: BLAKE3, in hex, of each part of its little-endian bytes, in order.
     """
 
     dtype: str
@@ -86,12 +90,13 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, key: str = "") -> "Manifest":
-        """Raises DamagedManifest, or ViewError for one of a newer format. key: of the record that it is in."""
+        """Raises DamagedManifest, or ViewError for one of another format. key: of the record that it is in."""
         try:
             fields = json.loads(data)
             if (found := fields.pop("format")) != FORMAT:
                 raise ViewError(
-                    f"a manifest has format {found}, this version of geotrain reads {FORMAT}", "upgrade geotrain here"
+                    f"a manifest has format {found}, this version of geotrain reads {FORMAT}",
+                    "upgrade geotrain here" if found > FORMAT else "publish that state again",
                 )
             return cls(tensors=_entries(fields.pop("tensors")), resume=_entries(fields.pop("resume", {})), **fields)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -110,6 +115,11 @@ def _entries(listed: Mapping[str, Any]) -> dict[str, TensorEntry]:
         name: TensorEntry(entry["dtype"], tuple(entry["shape"]), tuple(entry["parts"]))
         for name, entry in listed.items()
     }
+
+
+def part_name(part: Bytes) -> str:
+    """Returns the key of the record that holds the part."""
+    return blake3(part).hexdigest()
 
 
 def reference(model: str, scope: str, version: int) -> str:

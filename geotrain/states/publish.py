@@ -5,28 +5,32 @@ Knows nothing of how the state was made.
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from threading import Lock
 from typing import Any
 
 import torch
 
 from geotrain.errors import ViewError
 from geotrain.states.heads import move_alias, read_record, write_manifest
-from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, check_noted, reference
-from geotrain.states.tensors import BATCH_BYTES, PARTS_PER_BATCH, to_parts
+from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, check_noted, part_name, reference
+from geotrain.states.tensors import MAX_PART_BYTES, in_trips, split
 from geotrain.view.connect import View
 from geotrain.view.keyed import Record
 from geotrain.view.removal import renew
 
-# The server is at its best with records up to 128 KiB; half of its default limit costs fewer trips over the ocean.
-MAX_PART_BYTES = 512 * 1024
 # What a record takes beside its part.
 RECORD_OVERHEAD_BYTES = 1024
+# Parts are named, and looked for in the view, so many together; a tenth of the trips of asking for each large one.
+CHECKED_PARTS = 256
+CHECKED_BYTES = 4 << 20
 MAX_UNDER_WAY = 16
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
+Taken = tuple[TensorEntry, int]  # without the names of its parts; how many it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +86,17 @@ def write_state(
     check_noted(lineage, metadata)
     writer = _PartWriter(view)
     try:
-        entries, resume_entries = writer.take(tensors), writer.take(resume)
+        taken, taken_to_resume = writer.take(tensors), writer.take(resume)
         reading = view.threads.submit(read_record, view, model, scope)  # while the last parts are on their way
-        writer.finish()
+        names = writer.finish()
         head = reading.result()
     finally:
         writer.stop()
     fields = {
         "model": model,
         "scope": scope,
-        "tensors": entries,
-        "resume": resume_entries,
+        "tensors": _named(taken, names),
+        "resume": _named(taken_to_resume, names),
         "lineage": lineage,
         "metadata": metadata,
     }
@@ -102,32 +106,35 @@ def write_state(
 
 
 class _PartWriter:
-    """Writes the parts that the view lacks, several batches at once: only those are in memory a second time."""
+    """Names parts, and writes those that the view lacks, several batches at once: only those are in memory twice."""
 
     def __init__(self, view: View) -> None:
         self.bytes_written = 0
         self._began_s = time.monotonic()
         self._view = view
         self._part_bytes = min(MAX_PART_BYTES, view.max_record_bytes - RECORD_OVERHEAD_BYTES)
-        self._seen: set[str] = set()
-        self._next: dict[str, memoryview] = {}
+        self._names: list[str] = []
+        self._next: list[memoryview] = []
         self._num_next_bytes = 0
-        self._under_way: deque[Future[int]] = deque()
+        self._under_way: deque[Future[tuple[list[str], int]]] = deque()
+        self._seen: set[str] = set()
+        self._seen_lock = Lock()
 
-    def take(self, tensors: Tensors) -> dict[str, TensorEntry]:
-        """The entries of the tensors, whose parts are written by when `finish` returns."""
-        entries = {}
+    def take(self, tensors: Tensors) -> dict[str, Taken]:
+        """The tensors' entries, and how many parts of `finish` are theirs, in this order."""
+        taken = {}
         for name, tensor in tensors:
-            entries[name], parts = to_parts(name, tensor, self._part_bytes)
-            for part, data in parts.items():
-                if part not in self._seen:
-                    self._add(part, data)
-        return entries
+            entry, parts = split(name, tensor, self._part_bytes)
+            taken[name] = entry, len(parts)
+            for part in parts:
+                self._add(part)
+        return taken
 
-    def finish(self) -> None:
-        """Wait until every part is written. Raises ViewError for the first that is not."""
+    def finish(self) -> Iterator[str]:
+        """Wait until every part is written. Returns their names. Raises ViewError for the first that is not."""
         self._write_next()
         self._wait_for(0)
+        return iter(self._names)
 
     def stop(self) -> None:
         """Write no more. After a failure, the others would only wait for the same again."""
@@ -148,30 +155,42 @@ class _PartWriter:
         is_there = renew(self._view, TENSORS, names, GRACE_S / 2)
         return {part for part, there in zip(names, is_there, strict=True) if not there}
 
-    def _add(self, part: str, data: memoryview) -> None:
-        if len(self._next) == PARTS_PER_BATCH or self._num_next_bytes + len(data) > BATCH_BYTES:
+    def _add(self, part: memoryview) -> None:
+        if len(self._next) == CHECKED_PARTS or self._num_next_bytes + len(part) > CHECKED_BYTES:
             self._write_next()
-        self._seen.add(part)
-        self._next[part] = data
-        self._num_next_bytes += len(data)
+        self._next.append(part)
+        self._num_next_bytes += len(part)
 
     def _write_next(self) -> None:
         if not self._next:
             return
         self._wait_for(MAX_UNDER_WAY - 1)
         self._under_way.append(self._view.threads.submit(self._write, self._next))
-        self._next, self._num_next_bytes = {}, 0
+        self._next, self._num_next_bytes = [], 0
 
-    def _write(self, parts: Mapping[str, memoryview]) -> int:
-        """Returns how many bytes the view lacked."""
-        held = {part for part, exists in zip(parts, self._view.exist(TENSORS, list(parts)), strict=True) if exists}
-        held -= self._gone(held)
-        lacking = {part: {"data": bytes(data)} for part, data in parts.items() if part not in held}
-        if lacking:
-            self._view.put_many(TENSORS, lacking)
-        return sum(len(parts[part]) for part in lacking)
+    def _write(self, parts: Sequence[memoryview]) -> tuple[list[str], int]:
+        """Returns the parts' names, and how many bytes the view lacked."""
+        names = [part_name(part) for part in parts]
+        with self._seen_lock:
+            new = {name: part for name, part in zip(names, parts, strict=True) if name not in self._seen}
+            self._seen.update(new)
+        there = self._view.exist(TENSORS, list(new))
+        held = {name for name, exists in zip(new, there, strict=True) if exists}
+        if held:
+            held -= self._gone(held)
+        lacking = {name: part for name, part in new.items() if name not in held}
+        for trip in in_trips((name, len(part)) for name, part in lacking.items()):
+            self._view.put_many(TENSORS, {name: {"data": bytes(lacking[name])} for name in trip})
+        return names, sum(len(part) for part in lacking.values())
 
     def _wait_for(self, num_under_way: int) -> None:
         while len(self._under_way) > num_under_way:
-            self.bytes_written += self._under_way[0].result()
+            names, num_bytes = self._under_way[0].result()
             self._under_way.popleft()
+            self._names += names
+            self.bytes_written += num_bytes
+
+
+def _named(taken: Mapping[str, Taken], names: Iterator[str]) -> dict[str, TensorEntry]:
+    """The entries, with the names of their parts, which come in turn."""
+    return {name: replace(entry, parts=tuple(islice(names, count))) for name, (entry, count) in taken.items()}

@@ -90,7 +90,7 @@ def remove_unused_rows(view: View, name: str, *, grace_s: float = GRACE_S) -> No
     """Has the server remove, in its own time, the rows that no version of a table needs any more.
 
     Those go that no manifest names, and that were written longer ago than the grace, by the server's clock and by this
-    one: versions go by `geotrain.states.collect`. Raises ViewError, also for a manifest of a newer format.
+    one: versions go by `geotrain.states.collect`. Raises ViewError, also for a manifest of another format.
     """
     now_ns = round((time.time() - grace_s) * 1e9)
     manifests = [Manifest.from_bytes(row["manifest"]) for row in read_set(view, MANIFESTS, ["manifest"])]

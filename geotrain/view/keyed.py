@@ -124,12 +124,14 @@ class Records:
 
     def get_many(self, set_name: str, keys: Sequence[Key], *, reads: str | None = None) -> list[Record | None]:
         """Returns the records in the order of the keys; None where there is none. `reads`: as for `get`."""
+        if len(keys) == 1:  # a batch of one costs more than a read
+            return [self.get(set_name, keys[0], reads=reads)]
         rows = self.read_many(set_name, keys, reads=reads)
         return [None if row is None else Record(row[2], row[1]["gen"]) for row in rows]
 
     def get_records(self, places: Sequence[tuple[str, Key]], bins: list[str] | None = None) -> list[Record | None]:
         """Returns records of any sets, by set and key, read at once; None where there is none. bins: as for `get`."""
-        if len(places) == 1:  # a batch of one costs more than a read
+        if len(places) == 1:  # as in `get_many`
             return [self.get(*places[0], bins)]
         return [None if row is None else Record(row[2], row[1]["gen"]) for row in self.read_places(places, bins)]
 

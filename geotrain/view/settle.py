@@ -22,6 +22,11 @@ def put_many(view: Records, set_name: str, records: Mapping[str, Mapping[str, An
     All of a call are in memory a second time, and one of several MB takes longer than several. Raises ViewError.
     """
 
+    if len(records) == 1:  # a batch of one costs more than a write
+        for key, bins in records.items():
+            view.put(set_name, key, bins)
+        return
+
     def write(key: str) -> Write:
         return Write(view.key(set_name, key), [operations.write(name, value) for name, value in records[key].items()])
 

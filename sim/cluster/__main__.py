@@ -32,7 +32,7 @@ register()
 def serve(config: ClusterConfig) -> None:
     """Run the cluster until SIGTERM or SIGINT. Raises ConfigError for a port or folder in use, DataError for a damaged
     journal."""
-    reuse_freed_memory(8 << 20, 64 << 20)
+    reuse_freed_memory(8 << 20, 512 << 20)  # a server sets its memory aside when it starts
     asyncio.run(_serve(config))
 
 

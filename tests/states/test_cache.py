@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import torch
 from geotrain.errors import ConfigError
 from geotrain.states.cache import ABANDONED_S, StateCache
 from geotrain.states.lookup import ModelLookup
-from geotrain.states.manifest import TENSORS
-from geotrain.states.tensors import to_parts
+from geotrain.states.manifest import TENSORS, part_name
+from geotrain.states.tensors import split
 from tests.conftest import ROOT
 from tests.states.test_publish import put_state, value_of
 
@@ -26,8 +27,9 @@ def cache(tmp_path):
 
 
 def keep(cache, tensor, part_bytes=1024):
-    entry, parts = to_parts("t", tensor, part_bytes)
-    return entry, cache.write(entry, [parts[name] for name in entry.parts])
+    entry, parts = split("t", tensor, part_bytes)
+    entry = replace(entry, parts=tuple(part_name(part) for part in parts))
+    return entry, cache.write(entry, parts)
 
 
 def files(tmp_path):
@@ -164,18 +166,20 @@ def test_what_a_killed_process_left_aside_goes_in_time_and_what_is_being_written
 
 def test_processes_that_write_and_read_one_folder_at_once_all_read_what_was_written(tmp_path):
     program = f"""
-import sys, torch
+import dataclasses, sys, torch
 sys.path.insert(0, {str(ROOT)!r})
 from geotrain.states.cache import StateCache
-from geotrain.states.tensors import to_parts
+from geotrain.states.manifest import part_name
+from geotrain.states.tensors import split
 cache = StateCache({str(tmp_path)!r})
 for _ in range(20):
     for value in range(10):
         tensor = torch.full((1000,), float(value))
-        entry, parts = to_parts("t", tensor, 999)
+        entry, parts = split("t", tensor, 999)
+        entry = dataclasses.replace(entry, parts=tuple(part_name(part) for part in parts))
         found = cache.tensor(entry)
         assert found is None or torch.equal(found, tensor)
-        assert torch.equal(cache.write(entry, [parts[name] for name in entry.parts]), tensor)
+        assert torch.equal(cache.write(entry, parts), tensor)
 """
     running = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
     assert [(process.communicate()[1], process.returncode) for process in running] == [(b"", 0)] * 3

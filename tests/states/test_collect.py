@@ -269,9 +269,9 @@ def test_a_reader_that_began_before_a_version_was_given_up_can_end(view, model, 
 def test_a_manifest_of_a_newer_format_stops_the_collection(view, model, clock, gc):
     put_versions(view, model, 3)
     data = view.get(MANIFESTS, f"{model}/global@1").bins["manifest"]
-    view.put(MANIFESTS, f"{model}/global@1", {"manifest": json.dumps(json.loads(data) | {"format": 2}).encode()})
+    view.put(MANIFESTS, f"{model}/global@1", {"manifest": json.dumps(json.loads(data) | {"format": 3}).encode()})
     clock.advance(2 * GRACE_S)
-    with pytest.raises(ViewError, match="format 2"):
+    with pytest.raises(ViewError, match="format 3"):
         gc()
     assert num_records(view, TENSORS) == 3
 

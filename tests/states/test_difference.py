@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from geotrain.dtypes import DTYPES
 from geotrain.states.difference import changes, difference, flat
 from geotrain.states.manifest import Manifest, TensorEntry
-from geotrain.states.tensors import to_parts
+from geotrain.states.tensors import split
 
 BEFORE = Manifest(
     model="flights",
@@ -74,4 +74,4 @@ def test_nested_values_are_named_by_their_path():
 def test_every_type_of_a_state_has_its_bytes():
     for dtype in DTYPES.values():
         tensor = torch.zeros(3, 2).to(dtype)
-        assert to_parts("t", tensor, 1000)[0].num_bytes == tensor.nbytes
+        assert split("t", tensor, 1000)[0].num_bytes == tensor.nbytes

@@ -17,9 +17,14 @@ from tests.view.views import view_config
 def reads(view, monkeypatch):
     """The records that were asked for, as set names."""
     seen = []
-    get, get_many = view.get, view.get_many
+    get, read_places = view.get, view.read_places
+
+    def watched(places, *rest, **options):
+        seen.extend(name for name, _ in places)
+        return read_places(places, *rest, **options)
+
     monkeypatch.setattr(view, "get", lambda name, *rest, **options: (seen.append(name), get(name, *rest, **options))[1])
-    monkeypatch.setattr(view, "get_many", lambda name, keys: (seen.extend([name] * len(keys)), get_many(name, keys))[1])
+    monkeypatch.setattr(view, "read_places", watched)
     return seen
 
 
@@ -158,8 +163,8 @@ def test_threads_that_find_a_new_state_at_once_fetch_it_once(view, model, monkey
     fetching, second_has_asked = threading.Event(), threading.Event()
     fetched = []
 
-    def watched_get(set_name, *rest):
-        record = get(set_name, *rest)
+    def watched_get(set_name, *rest, **options):
+        record = get(set_name, *rest, **options)
         if fetching.is_set():
             second_has_asked.set()
         return record

@@ -148,8 +148,8 @@ def test_a_state_that_can_not_be_read_leaves_the_one_before(view, model, watched
     watcher = watched()
     put_state(view, model, 2)
     manifest = view.get(MANIFESTS, f"{model}/global@2").bins["manifest"]
-    view.put(MANIFESTS, f"{model}/global@2", {"manifest": manifest.replace(b'"format": 1', b'"format": 2')})
-    with pytest.raises(ViewError, match="format 2"):
+    view.put(MANIFESTS, f"{model}/global@2", {"manifest": manifest.replace(b'"format": 2', b'"format": 3')})
+    with pytest.raises(ViewError, match="format 3"):
         watcher.check()
     assert value(watcher) == 1
     view.put(MANIFESTS, f"{model}/global@2", {"manifest": manifest})  # others read all manifests that there are

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from geotrain.states import collect, publish
+from geotrain.states import collect, publish, tensors
 from geotrain.states.manifest import ALIASES, MANIFESTS, TENSORS
 from geotrain.view import retry
 from geotrain.view.connect import View, connect
@@ -38,7 +38,7 @@ def aging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ClusterUnd
 @pytest.fixture
 def clock(aging: tuple[ClusterUnderTest, Clock], monkeypatch: pytest.MonkeyPatch) -> Clock:
     follow(aging[1], monkeypatch)
-    monkeypatch.setattr(publish, "PARTS_PER_BATCH", 1)  # so that much can happen between them
+    monkeypatch.setattr(tensors, "PARTS_PER_TRIP", 1)  # so that much can happen between them
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
     return aging[1]
 
