@@ -17,9 +17,10 @@ def test_an_update_is_what_training_changed_of_the_base_that_the_round_names(sit
     site.decide()
     version = site.publish(5.0)
     site.publish(6.0)
-    [update] = site.ask("train", pb.Train(job="j", round=1, base_version=version))
+    [update] = site.ask("train", pb.Train(job="j", round=1, base_version=version, ahead_bytes=9))
     assert isinstance(update, Update)
     assert (update.header.site, update.header.round, update.header.samples) == ("ewr", 1, 10)
+    assert update.header.ahead_bytes == 9
     tensors = safetensors.torch.load(update.path.read_bytes()[: update.header.num_bytes])
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"body": [1.0, 1.0], "head": [1.0]}
 
