@@ -9,6 +9,7 @@ from coordinator.config import JobConfig
 from coordinator.events import Event
 from coordinator.facts import RoundFacts
 from coordinator.instructions import Instruction
+from coordinator.windows import window_bytes
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.tasks.config import TaskConfig
 from geotrain.tasks.features import Statistics
@@ -85,9 +86,13 @@ def to_message(job: str, instruction: Instruction, config: JobConfig) -> pb.ToAg
         case instructions.AskStatistics(_, number):
             return pb.ToAgent(report_statistics=pb.ReportStatistics(job=job, round=number))
         case instructions.Train(_, number, base_version):
-            return pb.ToAgent(train=pb.Train(job=job, round=number, base_version=base_version))
+            train = pb.Train(job=job, round=number, base_version=base_version)
+            train.ahead_bytes = window_bytes(len(config.sites))
+            return pb.ToAgent(train=train)
         case instructions.Localize(_, base_version):
-            return pb.ToAgent(localize=pb.Localize(job=job, base_version=base_version, rounds=config.rounds))
+            localize = pb.Localize(job=job, base_version=base_version, rounds=config.rounds)
+            localize.ahead_bytes = window_bytes(len(config.sites))
+            return pb.ToAgent(localize=localize)
     return None
 
 

@@ -16,6 +16,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.jobs import Jobs
 from coordinator.links import Links
 from coordinator.runner import JobRunner
+from coordinator.windows import window_bytes
 from geotrain.errors import GeotrainError, UpdateRefused
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.rpc.parts import Chunk, ChunkPart
@@ -24,12 +25,6 @@ from geotrain.updates.chunks import NUM_CHECKSUM_BYTES, DiskFull, Spool, spool_n
 
 logger = logging.getLogger(__name__)
 
-# Bytes under way from all sites together, each up to four times in memory.
-MAX_UNDER_WAY_BYTES = 6 << 20
-# From one: 4 MiB keep a link of 320 Mbit/s and 100 ms busy.
-MAX_WINDOW_BYTES = 4 << 20
-# From one of very many.
-MIN_WINDOW_BYTES = 64 << 10
 # Complete updates that are looked at together, each a block at a time.
 MAX_CHECKS = 2
 
@@ -141,14 +136,20 @@ class Uploads:
         waiting = 0
         try:
             async with incoming.writing:  # the attempt before may still be at its last chunk
-                granted = spool.received + self._window_bytes()
-            yield _credit(spool.received, granted)
+                ahead = min(header.ahead_bytes, header.num_bytes)
+                skipped = ahead if spool.received else 0  # it did not know that they are here
+                granted = max(ahead, spool.received + window_bytes(self._num_active))
+            if skipped or ahead < spool.num_bytes:
+                yield _credit(spool.received, granted)
             while spool.received < spool.num_bytes:
                 part = await anext(parts, None)
                 if part is None:
                     return
                 data = part.chunk.data
                 link.received(len(data))
+                if skipped > 0:
+                    skipped -= len(data)
+                    continue
                 chunks.append(Chunk(part.chunk.offset, data))
                 waiting += len(data)
                 if waiting < BATCH_BYTES and spool.received + waiting < min(granted, spool.num_bytes):
@@ -158,15 +159,12 @@ class Uploads:
                         return
                     await asyncio.to_thread(_add, spool, chunks)
                 chunks, waiting = [], 0
-                window_bytes = self._window_bytes()
-                if spool.received + window_bytes >= granted + window_bytes // 4:
-                    granted = spool.received + window_bytes
+                window = window_bytes(self._num_active)
+                if granted < spool.num_bytes and spool.received + window >= granted + window // 4:
+                    granted = spool.received + window
                     yield _credit(spool.received, granted)
         finally:
             self._num_active -= 1
-
-    def _window_bytes(self) -> int:
-        return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, MAX_UNDER_WAY_BYTES // self._num_active))
 
     async def _finish(self, incoming: _Incoming, runner: JobRunner, header: pb.UpdateHeader) -> None:
         """Give a complete update its name if it is fit for the mean. Raises UpdateRefused, or Damaged."""

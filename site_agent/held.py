@@ -1,7 +1,7 @@
 """Updates that wait for their rounds' commits: a file a job, written as tensors come. Knows no training and no call.
 
 A file is the update's safetensors bytes, then its header, then the header's length and CRC-32. XXH3 knows damage, not
-malice, and takes a tenth of the time of a copy; links are kept by TLS, and states are named by SHA-256.
+malice, and takes a tenth of the time of a copy; links are kept by TLS, and states are named by BLAKE3.
 """
 
 import logging

@@ -37,8 +37,10 @@ async def send_update(
     Raises GeotrainError with the coordinator's reason for not taking it, or where it can't be sent.
     """
     delays_s, failures, furthest = retry_delays_s(), 0, 0
+    ahead_bytes = min(update.header.ahead_bytes, update.header.num_bytes)
     while True:
-        attempt = _Attempt(stub, update, silence_s)
+        attempt = _Attempt(stub, update, silence_s, ahead_bytes)
+        ahead_bytes = 0  # of the next: this one may have brought something
         try:
             receipt = await attempt.run()
             if receipt.accepted:
@@ -61,10 +63,11 @@ async def send_update(
 
 
 class _Attempt:
-    """One call. acknowledged: bytes that the coordinator has said it has."""
+    """One call. ahead_bytes: sent before the first answer. acknowledged: bytes that the coordinator has said it has."""
 
-    def __init__(self, stub: rpc.CoordinatorStub, update: Update, silence_s: float) -> None:
+    def __init__(self, stub: rpc.CoordinatorStub, update: Update, silence_s: float, ahead_bytes: int) -> None:
         self.acknowledged = 0
+        self._ahead_bytes = ahead_bytes
         self._update = update
         self._silence_s = silence_s
         self._call = stub.Upload()
@@ -80,7 +83,12 @@ class _Attempt:
             self._call.cancel()
 
     async def _send(self, file: IO[bytes]) -> pb.UploadReceipt:
-        await self._call.write(pb.UploadPart(header=self._update.header))
+        header = pb.UpdateHeader()
+        header.CopyFrom(self._update.header)
+        header.ahead_bytes = self._ahead_bytes
+        async with asyncio.timeout(self._silence_s):
+            await self._call.write(pb.UploadPart(header=header))
+            await self._send_until(file, 0, self._ahead_bytes)
         sent = None
         while True:
             async with asyncio.timeout(self._silence_s):
@@ -90,18 +98,19 @@ class _Attempt:
                 if answer.HasField("receipt"):
                     return answer.receipt
                 self.acknowledged = answer.credit.received
-                sent = self.acknowledged if sent is None else sent
-                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # its last answer says why it ended
-                    sent = await self._send_until(file, sent, min(answer.credit.until, self._update.header.num_bytes))
+                if sent is None:  # where something is here already, what was sent ahead is passed over
+                    sent = self.acknowledged or self._ahead_bytes
+                sent = await self._send_until(file, sent, min(answer.credit.until, self._update.header.num_bytes))
 
     async def _send_until(self, file: IO[bytes], sent: int, until: int) -> int:
-        while sent < until:
-            chunks = await asyncio.to_thread(_read, file, sent, min(until - sent, READ_BYTES))
-            if not chunks:
-                raise BrokenUpload(f"{self._update.path} ends at byte {sent}")
-            for data in chunks:
-                await self._call.write(ChunkPart(Chunk(sent, data)))
-                sent += len(data)
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # its last answer says why it ended
+            while sent < until:
+                chunks = await asyncio.to_thread(_read, file, sent, min(until - sent, READ_BYTES))
+                if not chunks:
+                    raise BrokenUpload(f"{self._update.path} ends at byte {sent}")
+                for data in chunks:
+                    await self._call.write(ChunkPart(Chunk(sent, data)))
+                    sent += len(data)
         return sent
 
 

@@ -168,7 +168,7 @@ class JobWork:
         result = self._compute.train(self.id, base, request.round)
         self.loss = result.metrics["loss"]
         yield self.progress("uploading", request.round)
-        header = pb.UpdateHeader(round=request.round, kind=pb.UpdateHeader.DIFFERENCE)
+        header = pb.UpdateHeader(round=request.round, kind=pb.UpdateHeader.DIFFERENCE, ahead_bytes=request.ahead_bytes)
         yield self._keep(header, request.base_version, result, layout, lambda name: result.tensors[name] - base[name])
 
     def localize(self, request: pb.Localize) -> Iterator[Report]:
@@ -184,7 +184,7 @@ class JobWork:
         yield self.progress("uploading", 0)
         # What did not change is in the view already.
         changed = {name: tensor for name, tensor in result.tensors.items() if not torch.equal(tensor, base[name])}
-        header = pb.UpdateHeader(kind=pb.UpdateHeader.LOCALIZED)
+        header = pb.UpdateHeader(kind=pb.UpdateHeader.LOCALIZED, ahead_bytes=request.ahead_bytes)
         yield self._keep(header, request.base_version, result, Layout.of(changed), changed.__getitem__)
 
     def round_committed(self, committed: pb.RoundCommitted) -> Iterator[Report]:

@@ -236,24 +236,28 @@ class StatisticsReport(_message.Message):
     def __init__(self, job: _Optional[str] = ..., statistics_json: _Optional[str] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("job", "round", "base_version")
+    __slots__ = ("job", "round", "base_version", "ahead_bytes")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     job: str
     round: int
     base_version: int
-    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., base_version: _Optional[int] = ...) -> None: ...
+    ahead_bytes: int
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ..., base_version: _Optional[int] = ..., ahead_bytes: _Optional[int] = ...) -> None: ...
 
 class Localize(_message.Message):
-    __slots__ = ("job", "base_version", "rounds")
+    __slots__ = ("job", "base_version", "rounds", "ahead_bytes")
     JOB_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     job: str
     base_version: int
     rounds: int
-    def __init__(self, job: _Optional[str] = ..., base_version: _Optional[int] = ..., rounds: _Optional[int] = ...) -> None: ...
+    ahead_bytes: int
+    def __init__(self, job: _Optional[str] = ..., base_version: _Optional[int] = ..., rounds: _Optional[int] = ..., ahead_bytes: _Optional[int] = ...) -> None: ...
 
 class RoundCommitted(_message.Message):
     __slots__ = ("job", "round", "version", "counted", "oldest", "reason")
@@ -310,7 +314,7 @@ class UploadPart(_message.Message):
     def __init__(self, header: _Optional[_Union[UpdateHeader, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "xxh3", "base_version", "cut_number")
+    __slots__ = ("job", "site", "round", "kind", "samples", "metrics", "num_bytes", "xxh3", "base_version", "cut_number", "ahead_bytes")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DIFFERENCE: _ClassVar[UpdateHeader.Kind]
@@ -334,6 +338,7 @@ class UpdateHeader(_message.Message):
     XXH3_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CUT_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     job: str
     site: str
     round: int
@@ -344,7 +349,8 @@ class UpdateHeader(_message.Message):
     xxh3: bytes
     base_version: int
     cut_number: int
-    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., xxh3: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cut_number: _Optional[int] = ...) -> None: ...
+    ahead_bytes: int
+    def __init__(self, job: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., num_bytes: _Optional[int] = ..., xxh3: _Optional[bytes] = ..., base_version: _Optional[int] = ..., cut_number: _Optional[int] = ..., ahead_bytes: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data")

@@ -12,7 +12,7 @@ import grpc
 import pytest
 import torch
 
-from coordinator import events, uploads
+from coordinator import events, uploads, windows
 from coordinator.config import CoordinatorConfig
 from coordinator.links import Link, Links
 from coordinator.uploads import Uploads
@@ -106,9 +106,9 @@ Scene = Callable[[Coordinator, Site, rpc.CoordinatorStub], Awaitable[None]]
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scene], None]:
     """Runs a scene over a real socket, with chunks of 100 bytes, of which four may be under way."""
-    monkeypatch.setattr(uploads, "MIN_WINDOW_BYTES", 100)
+    monkeypatch.setattr(windows, "MIN_WINDOW_BYTES", 100)
     monkeypatch.setattr(upload, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(uploads, "MAX_WINDOW_BYTES", 400)
+    monkeypatch.setattr(windows, "MAX_WINDOW_BYTES", 400)
     monkeypatch.setattr(uploads, "BATCH_BYTES", 200)
     monkeypatch.setattr(upload, "retry_delays_s", lambda: iter(lambda: 0.0, 1.0))
 
@@ -160,6 +160,60 @@ def test_what_arrives_is_what_was_sent_and_no_more_is_under_way_than_was_allowed
     play(scene)
 
 
+def test_what_may_be_sent_ahead_waits_for_no_answer(play):
+    async def says_nothing_before(parts: AsyncIterator[pb.UploadPart], peer: Peer) -> AsyncIterator[pb.UploadAnswer]:
+        left = (await anext(parts)).header.ahead_bytes
+        while left:
+            left -= len((await anext(parts)).chunk.data)
+        yield pb.UploadAnswer(receipt=pb.UploadReceipt(accepted=True))
+
+    async def scene(coordinator: Coordinator, site: Site, stub: rpc.CoordinatorStub) -> None:
+        coordinator.uploads = SimpleNamespace(receive=says_nothing_before)
+        site.update.header.ahead_bytes = 250
+        await site.send(stub)
+        assert [(chunk.offset, len(chunk.data)) for chunk in coordinator.chunks] == [(0, 100), (100, 100), (200, 50)]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("ahead", [1, 300, 1000])
+def test_what_was_sent_ahead_is_gone_on_from(play, ahead):
+    async def scene(coordinator: Coordinator, site: Site, stub: rpc.CoordinatorStub) -> None:
+        site.update.header.ahead_bytes = ahead
+        await site.send(stub)
+        chunks = coordinator.chunks
+        ends = [chunk.offset + len(chunk.data) for chunk in chunks]
+        assert [chunk.offset for chunk in chunks] == [0, *ends[:-1]]  # each once, in order
+        assert all(torch.equal(coordinator.spooled[name], tensor) for name, tensor in TENSORS.items())
+
+    play(scene)
+
+
+def test_what_is_sent_ahead_again_is_passed_over_where_a_part_is_here(play, monkeypatch):
+    async def scene(coordinator: Coordinator, site: Site, stub: rpc.CoordinatorStub) -> None:
+        coordinator.on_part = once(breaks, after_chunks=7)
+        with monkeypatch.context() as patch, pytest.raises(GeotrainError, match="could not be sent"):
+            patch.setattr(upload, "MAX_FAILURES", 1)
+            await site.send(stub)
+        site.update.header.ahead_bytes = 300
+        await site.send(stub)
+        assert [chunk.offset for chunk in coordinator.chunks[7:11]] == [0, 100, 200, 600]
+        assert all(torch.equal(coordinator.spooled[name], tensor) for name, tensor in TENSORS.items())
+
+    play(scene)
+
+
+def test_an_update_that_is_all_sent_ahead_is_answered_once_with_its_receipt(play):
+    async def scene(coordinator: Coordinator, site: Site, stub: rpc.CoordinatorStub) -> None:
+        site.update.header.ahead_bytes = 1 << 20
+        await site.send(stub)
+        [answer] = coordinator.answers
+        assert answer.receipt.accepted
+        assert all(torch.equal(coordinator.spooled[name], tensor) for name, tensor in TENSORS.items())
+
+    play(scene)
+
+
 @pytest.mark.parametrize("after_chunks", [0, 1, 7, 40])
 def test_a_broken_upload_goes_on_from_the_last_chunk_that_was_acknowledged(play, after_chunks):
     async def scene(coordinator: Coordinator, site: Site, stub: rpc.CoordinatorStub) -> None:
@@ -187,7 +241,7 @@ def test_who_never_gets_further_gives_up_with_the_reason(play):
 
 def test_a_coordinator_that_falls_silent_is_not_waited_for_for_ever(play, monkeypatch):
     async def scene(coordinator: Coordinator, site: Site, stub: rpc.CoordinatorStub) -> None:
-        monkeypatch.setattr(coordinator.uploads, "_window_bytes", lambda: 0)
+        monkeypatch.setattr(uploads, "window_bytes", lambda _: 0)
         with pytest.raises(GeotrainError, match=r"the coordinator was silent for 0\.05 s"):
             await site.send(stub, silence_s=0.05)
 
@@ -321,8 +375,9 @@ def test_an_upload_without_its_header_is_refused(tmp_path):
 
 
 def test_the_newest_attempt_takes_over_what_an_older_one_has_brought(tmp_path, monkeypatch):
-    for name in ("BATCH_BYTES", "MIN_WINDOW_BYTES", "MAX_WINDOW_BYTES"):
-        monkeypatch.setattr(uploads, name, 1)
+    monkeypatch.setattr(uploads, "BATCH_BYTES", 1)
+    for name in ("MIN_WINDOW_BYTES", "MAX_WINDOW_BYTES"):
+        monkeypatch.setattr(windows, name, 1)
 
     async def scene() -> None:
         coordinator, site = Coordinator(tmp_path), Site(tmp_path)
@@ -359,16 +414,3 @@ class Parts:
 
     async def __anext__(self) -> pb.UploadPart:
         return await self._queue.get()
-
-
-def test_what_all_sites_may_have_under_way_does_not_grow_with_their_number(tmp_path):
-    async def scene() -> None:
-        coordinator = Coordinator(tmp_path)
-        granted = {}
-        for num_sites in (1, 4, 32, 64):
-            coordinator.uploads._num_active = num_sites
-            granted[num_sites] = num_sites * coordinator.uploads._window_bytes()
-        assert granted[1] == uploads.MAX_WINDOW_BYTES
-        assert granted[4] == granted[32] == granted[64] == uploads.MAX_UNDER_WAY_BYTES
-
-    asyncio.run(scene())

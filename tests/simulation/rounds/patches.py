@@ -18,7 +18,7 @@ import grpc
 import hydra.utils
 import pytest
 
-from coordinator import leadership, uploads
+from coordinator import leadership, uploads, windows
 from coordinator.facts import RoundFacts
 from geotrain.program import config_from_json
 from geotrain.states.manifest import Manifest
@@ -113,8 +113,8 @@ def patched(loop: VirtualLoop, network: Network, seed: int) -> Iterator[pytest.M
         everywhere(patch, uuid.uuid4, lambda: uuid.UUID(bytes=drawn.randbytes(16), version=4))
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=drawn.randbytes(16), version=4))
         patch.setattr(upload, "CHUNK_BYTES", CHUNK_BYTES)  # so that a tiny update has several, and waits for leave
-        patch.setattr(uploads, "MIN_WINDOW_BYTES", CHUNK_BYTES)
-        patch.setattr(uploads, "MAX_WINDOW_BYTES", 2 * CHUNK_BYTES)
+        patch.setattr(windows, "MIN_WINDOW_BYTES", CHUNK_BYTES)
+        patch.setattr(windows, "MAX_WINDOW_BYTES", 2 * CHUNK_BYTES)
         patch.setattr(leadership, "LOOK_SHARE", LOOK_SHARE)
         patch.setattr(life, "WATCH_EVERY_S", WATCH_EVERY_S)
         patch.setattr(held, "MAX_HEADER_BYTES", MAX_HEADER_BYTES)
