@@ -19,15 +19,15 @@ from geotrain.states.heads import move_alias, read_record, write_manifest
 from geotrain.states.manifest import GRACE_S, TENSORS, TensorEntry, check_names, check_noted, part_name, reference
 from geotrain.states.tensors import MAX_PART_BYTES, in_trips, split
 from geotrain.view.connect import View
-from geotrain.view.keyed import Record
+from geotrain.view.keyed import NUM_THREADS, Record
 from geotrain.view.removal import renew
 
 # What a record takes beside its part.
 RECORD_OVERHEAD_BYTES = 1024
-# Parts are named, and looked for in the view, so many together; a tenth of the trips of asking for each large one.
+# Parts are named, and looked for in the view, so many together: so a large one costs one trip, and not two.
 CHECKED_PARTS = 256
 CHECKED_BYTES = 4 << 20
-MAX_UNDER_WAY = 16
+MAX_UNDER_WAY = NUM_THREADS
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
 Taken = tuple[TensorEntry, int]  # without the names of its parts; how many it has
@@ -106,7 +106,7 @@ def write_state(
 
 
 class _PartWriter:
-    """Names parts, and writes those that the view lacks, several batches at once: only those are in memory twice."""
+    """Names parts, and writes those that the view lacks, several at once: only those are in memory twice."""
 
     def __init__(self, view: View) -> None:
         self.bytes_written = 0
