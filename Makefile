@@ -31,11 +31,12 @@ check: .venv/ready
 generate: .venv/ready
 	$(BIN)/python -m scripts.generate
 
-# Made anew when the lock file changes; torch's CPU build where pip finds one.
+# Made anew when the lock file changes; torch's CPU build where pip finds one. It holds this checkout, too.
 .venv/ready: requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock 2>&1 | grep -v "is ignored: it is neither" >&2; \
 		test $${PIPESTATUS[0]} -eq 0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:

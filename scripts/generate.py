@@ -50,7 +50,7 @@ COMMANDS_INTRODUCTION = """# The program `geotrain`
 
 What runs, why it waits, and how to pause, resume or cancel it; which model states there are, and where their aliases
 point. Made by `make generate` from the commands themselves: not to be edited. Where geotrain is installed it is called
-`geotrain`; in the source tree, `.venv/bin/python -m coordinator.cli`. `geotrain COMMAND --help` says the same as this
+`geotrain`; in a checkout, `.venv/bin/geotrain`. `geotrain COMMAND --help` says the same as this
 page. [How to see what runs](../how-to/see-what-runs.md) shows it at work; [the snapshot](snapshot.md) says what the
 coordinator's JSON means; that of `models` has the fields of the manifests and heads in the view.
 
