@@ -23,8 +23,8 @@ def put_many(view: Records, set_name: str, records: Mapping[str, Mapping[str, An
     """
 
     if len(records) == 1:  # a batch of one costs more than a write
-        for key, bins in records.items():
-            view.put(set_name, key, bins)
+        [(key, bins)] = records.items()
+        view.put(set_name, key, bins)
         return
 
     def write(key: str) -> Write:

@@ -176,11 +176,13 @@ def test_a_cluster_that_stays_away_ends_in_an_error_that_keeps_the_doubt(view, s
 
 
 def test_rows_that_a_batch_could_not_read_are_read_again(view, set_name):
-    view.put(set_name, "k", {"a": 1})
+    for key in ("k", "l"):
+        view.put(set_name, key, {"a": 1})
 
     def half(batch_read, *arguments):
         read = batch_read(*arguments)
-        read.batch_records[0].result = 11
+        for row in read.batch_records[:2]:
+            row.result = 11
         return read
 
     def whole(batch_read, *arguments):
@@ -190,8 +192,21 @@ def test_rows_that_a_batch_could_not_read_are_read_again(view, set_name):
         return read
 
     view.client = ScriptedClient(view.client, "batch_read", [failure(9), half, whole])
-    assert view.get_many(set_name, ["k", "absent"]) == [Record({"a": 1}, 1), None]
+    assert view.get_many(set_name, ["k", "l", "absent"]) == [Record({"a": 1}, 1), Record({"a": 1}, 1), None]
     assert view.client.num_calls == 4
+
+
+def test_a_row_alone_that_could_not_be_read_is_read_again(view, set_name):
+    view.put(set_name, "k", {"a": 1, "b": 2})
+    for method, read in (
+        ("get", lambda: view.get_many(set_name, ["k"])[0].bins),
+        ("select", lambda: view.read_many(set_name, ["k"], ["a", "b"])[0][2]),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(view, "client", ScriptedClient(view.client, method, [failure(9), failure(11)]))
+            assert read() == {"a": 1, "b": 2}
+            assert view.client.num_calls == 3
+    assert view.get_many(set_name, ["absent"]) == [None]
 
 
 def test_local_reads_are_answered_by_the_sites_own_rack(cluster, set_name):

@@ -18,7 +18,7 @@ import grpc
 import hydra.utils
 import pytest
 
-from coordinator import leadership, uploads, windows
+from coordinator import leadership, windows
 from coordinator.facts import RoundFacts
 from geotrain.program import config_from_json
 from geotrain.states.manifest import Manifest
