@@ -74,11 +74,21 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def simulated_cluster() -> Iterator[tuple[str, psutil.Process]]:
-    """A simulated cluster of three sites in a process of its own: the address of one node, and the process."""
+def simulated_cluster(reserved_mb: int = 0) -> Iterator[tuple[str, psutil.Process]]:
+    """A simulated cluster of three sites in a process of its own: the address of one node, and the process.
+
+    reserved_mb: memory that it has taken, as a server, before anything is measured.
+    """
     with tempfile.TemporaryDirectory() as run_dir:
         ports = [f"nodes.{site}.port=0" for site in ("ewr", "jfk", "lga")]
-        command = [sys.executable, "-m", "sim.cluster", *ports, f"hydra.run.dir={run_dir}"]
+        command = [
+            sys.executable,
+            "-m",
+            "sim.cluster",
+            *ports,
+            f"hydra.run.dir={run_dir}",
+            f"reserved_mb={reserved_mb}",
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             try:

@@ -1,7 +1,8 @@
 """What a round costs when nobody trains: from one commit to the next, beside a bare gRPC exchange of the same tensors.
 
 Agents return the base plus a constant. All is as in production: cut, ledger, lease, held files, spool, reduction in the
-order of the sites, states in the view. The view is a simulated cluster on the same cores.
+order of the sites, states in the view. The view is a simulated cluster on the same cores; the memory for the states is
+taken before, as a server takes it when it starts.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from coordinator.launch import launch
 from geotrain.program import config_from_json
 from geotrain.rpc import coordinator_pb2 as pb
 from geotrain.tasks.config import TaskConfig
+from sim.cluster.config import MAX_RESERVED_MB
 from sim.processes import Supervisor
 
 MB = 1_000_000
@@ -77,7 +79,8 @@ def shown(results: dict[str, float], sizes_mb: list[int], nums_sites: list[int])
 def run(mb: int, num_sites: int, num_rounds: int) -> Iterator[tuple[str, float]]:
     """The figures of one size and number of sites."""
     before_s = floor_s(mb, num_sites, num_rounds)
-    with tempfile.TemporaryDirectory() as folder, simulated_cluster() as (address, _):
+    reserved_mb = min(mb * (num_rounds + 2), MAX_RESERVED_MB)  # for the states
+    with tempfile.TemporaryDirectory() as folder, simulated_cluster(reserved_mb) as (address, _):
         rounds_s, phases_s, peak_mb, resident_mb = rounds(mb, num_sites, num_rounds, address, Path(folder))
     yield "round, s", statistics.median(rounds_s)
     yield "floor, s", statistics.median(before_s + floor_s(mb, num_sites, num_rounds))

@@ -25,6 +25,10 @@ from sim.cluster.values.refused import Refused
 from sim.control import Orders
 from sim.wan.faults import LinkFaults
 
+# Of memory that was freed.
+LARGEST_REUSED_BYTES = 8 << 20
+KEPT_BYTES = 512 << 20
+
 log = logging.getLogger("sim.cluster")
 register()
 
@@ -32,8 +36,15 @@ register()
 def serve(config: ClusterConfig) -> None:
     """Run the cluster until SIGTERM or SIGINT. Raises ConfigError for a port or folder in use, DataError for a damaged
     journal."""
-    reuse_freed_memory(8 << 20, 512 << 20)  # a server sets its memory aside when it starts
+    _reserve(config.reserved_mb * 1_000_000)
     asyncio.run(_serve(config))
+
+
+def _reserve(num_bytes: int) -> None:
+    """Take so much memory from the kernel, and keep it for records, as a server does with its `data-size`."""
+    reuse_freed_memory(LARGEST_REUSED_BYTES, max(num_bytes, KEPT_BYTES))
+    pieces = [bytearray(LARGEST_REUSED_BYTES // 2) for _ in range(2 * num_bytes // LARGEST_REUSED_BYTES)]
+    del pieces  # to the heap, which keeps them
 
 
 async def _serve(config: ClusterConfig) -> None:

@@ -9,6 +9,7 @@ from sim.wan.model import LinkConfig
 MAX_PORT = 65535
 MAX_TTL_S = 10 * 365 * 24 * 3600
 MAX_NAMESPACE_BYTES = 31
+MAX_RESERVED_MB = 2000  # as much as glibc can be told to keep
 SEPARATORS = ":;,/="  # of the answers to info requests
 EDITIONS = ("enterprise", "community")
 
@@ -46,6 +47,7 @@ class ClusterConfig:
     strong_consistency: whether the namespace is strongly consistent (enterprise only), as clients and checks see it.
     edition: enterprise, or community, which refuses racks, rosters, durable deletes and linearizable reads.
     max_record_bytes: the largest record that is taken.
+    reserved_mb: memory that is taken at the start, in MB, as a server does; 0 takes it as records come.
     data_dir: the folder in which records are kept across restarts; empty keeps them in memory only.
     active_rack: the rack on which all masters stand; 0 spreads them over all racks.
     client_sites: for each of these sites every node has a listener of its own, as far away as links say.
@@ -75,6 +77,7 @@ class ClusterConfig:
     strong_consistency: bool = True
     edition: str = "enterprise"
     max_record_bytes: int = 1024 * 1024
+    reserved_mb: int = 0
     data_dir: str = ""
     active_rack: int = 0
     client_sites: list[str] = field(default_factory=list)
@@ -127,6 +130,8 @@ class ClusterConfig:
                 raise ValueError(f"{name} must be between 0 and {MAX_PORT}, got {getattr(self, name)}")
         if self.max_record_bytes < 1:
             raise ValueError(f"max_record_bytes must be positive, got {self.max_record_bytes}")
+        if not 0 <= self.reserved_mb <= MAX_RESERVED_MB:
+            raise ValueError(f"reserved_mb must be 0 to {MAX_RESERVED_MB}, got {self.reserved_mb}")
         if self.nsup_period_s < 0:
             raise ValueError(f"nsup_period_s must not be negative, got {self.nsup_period_s}")
         if not 0 <= self.default_ttl_s <= MAX_TTL_S:

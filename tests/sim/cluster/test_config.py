@@ -29,6 +29,8 @@ SITES = {"ewr": NodeConfig(rack=1), "jfk": NodeConfig(rack=2), "lga": NodeConfig
         ),
         ({"control_port": -1}, "control_port must be between 0"),
         ({"max_record_bytes": 0}, "max_record_bytes must be positive"),
+        ({"reserved_mb": -1}, "reserved_mb must be 0 to 2000"),
+        ({"reserved_mb": 2001}, "reserved_mb must be 0 to 2000"),
         ({"nsup_period_s": -1}, "nsup_period_s must not be negative"),
         ({"nsup_period_s": 1, "default_ttl_s": 10**9}, "default_ttl_s must be 0 to"),
         ({"default_ttl_s": 60}, "default_ttl_s needs nsup_period_s"),

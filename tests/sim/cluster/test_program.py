@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -24,6 +25,18 @@ def test_the_program_says_when_it_is_ready_and_ends_when_it_is_told_to(tmp_path:
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_memory_that_is_reserved_is_there_from_the_start(tmp_path: Path) -> None:
+    resident_bytes = []
+    for reserved_mb in (0, 300):
+        with start(tmp_path, f"reserved_mb={reserved_mb}") as process:
+            assert process.stdout is not None
+            assert "ready" in process.stdout.readline()
+            resident_bytes.append(psutil.Process(process.pid).memory_info().rss)
+            process.terminate()
+            process.communicate(timeout=60)
+    assert resident_bytes[1] - resident_bytes[0] > 250_000_000
 
 
 def test_a_port_in_use_is_said_in_two_lines(tmp_path: Path) -> None:
