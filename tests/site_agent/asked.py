@@ -118,6 +118,12 @@ class Site:
             decided.drop.add(set="alarms", digests=drop)
         assert self.ask("cut_decided", decided) == []
 
+    def get_ready(self) -> None:
+        """Up to where it can be asked to train."""
+        self.prepare()
+        self.scan()
+        self.decide()
+
     def publish(self, value: float) -> int:
         tensors = {"body": torch.full((2,), value), "head": torch.full((1,), value), "count": torch.tensor(3)}
         metadata = {"encoding": Encoding({}, {}).to_json()}

@@ -106,9 +106,7 @@ def test_the_next_base_is_read_when_it_is_committed_and_not_again_when_it_is_tra
 
 
 def test_a_base_that_could_not_be_read_ahead_or_is_another_one_is_read_when_it_is_asked_for(site, reads):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     first, second = site.publish(5.0), site.publish(6.0)
     reads.fail = [first]
     site.ask("round_committed", pb.RoundCommitted(job="j", round=1, version=first))
@@ -120,18 +118,14 @@ def test_a_base_that_could_not_be_read_ahead_or_is_another_one_is_read_when_it_i
 
 
 def test_workers_are_given_their_rows_once_for_one_encoding(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     for number in (1, 2):
         site.ask("train", pb.Train(job="j", round=number, base_version=site.publish(float(number))))
     assert len(site.notes.encodings) == 1
 
 
 def test_workers_that_were_started_while_their_job_ended_are_let_go(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     training = site.work.handle("train", pb.Train(job="j", round=1, base_version=site.publish(5.0)))
     next(training)
     site.work.end()

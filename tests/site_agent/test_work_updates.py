@@ -12,9 +12,7 @@ from site_agent.held import Update
 
 
 def test_an_update_is_what_training_changed_of_the_base_that_the_round_names(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     version = site.publish(5.0)
     site.publish(6.0)
     [update] = site.ask("train", pb.Train(job="j", round=1, base_version=version, ahead_bytes=9))
@@ -26,9 +24,7 @@ def test_an_update_is_what_training_changed_of_the_base_that_the_round_names(sit
 
 
 def test_what_was_trained_is_sent_again_and_not_trained_again_also_after_a_restart(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     asked = pb.Train(job="j", round=1, base_version=site.publish(5.0))
     [sent] = site.ask("train", asked)
     assert site.ask("train", asked) == [sent]
@@ -51,9 +47,7 @@ def test_what_was_trained_is_sent_again_and_not_trained_again_also_after_a_resta
     ids=["counted", "left out, may still be", "counted late", "too late"],
 )
 def test_an_update_is_kept_until_it_is_counted_or_can_be_no_more(site, committed, is_held):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     site.ask("train", pb.Train(job="j", round=1, base_version=site.publish(5.0)))
     [answer] = site.prepare()
     assert answer.prepared.HasField("held")
@@ -63,9 +57,7 @@ def test_an_update_is_kept_until_it_is_counted_or_can_be_no_more(site, committed
 
 
 def test_a_localized_state_is_kept_whatever_round_is_committed(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     site.ask("localize", pb.Localize(job="j", base_version=site.publish(5.0)))
     site.ask("round_committed", pb.RoundCommitted(job="j", round=1, version=2, oldest=2))
     [answer] = site.prepare()
@@ -73,9 +65,7 @@ def test_a_localized_state_is_kept_whatever_round_is_committed(site):
 
 
 def test_a_paused_job_frees_its_workers_and_keeps_its_update_and_its_cut(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     asked = pb.Train(job="j", round=1, base_version=site.publish(5.0))
     [sent] = site.ask("train", asked)
     assert site.ask("job_paused", pb.JobPaused(job="j", reason="kim asks")) == []
@@ -89,9 +79,7 @@ def test_a_full_disk_is_said_before_anything_is_trained(site, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     asked = pb.Train(job="j", round=1, base_version=site.publish(5.0))
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
@@ -103,9 +91,7 @@ def test_a_full_disk_is_said_before_anything_is_trained(site, monkeypatch):
 
 
 def test_an_update_from_another_base_or_of_another_round_is_trained(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     first, second = site.publish(5.0), site.publish(6.0)
     for number, version in ((1, first), (1, second), (2, second)):
         [update] = site.ask("train", pb.Train(job="j", round=number, base_version=version))
@@ -114,9 +100,7 @@ def test_an_update_from_another_base_or_of_another_round_is_trained(site):
 
 
 def test_a_localized_state_sends_only_what_the_site_changed(site):
-    site.prepare()
-    site.scan()
-    site.decide()
+    site.get_ready()
     [update] = site.ask("localize", pb.Localize(job="j", base_version=site.publish(5.0)))
     assert update.header.kind == pb.UpdateHeader.LOCALIZED
     assert safetensors.torch.load(update.path.read_bytes()[: update.header.num_bytes]).keys() == {"head"}
